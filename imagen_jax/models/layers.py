@@ -1,0 +1,147 @@
+"""Flax layers with their logical axes: the one file of models/ that says so.
+
+Each kernel names its axes ("embed", "mlp", ...); `imagen_jax.partitioning` maps
+the names to mesh axes. The functions return ordinary Flax modules, so a parameter's
+path is the `name` given here and nothing more.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from imagen_jax.types import Array
+
+# Variance-scaling with fan-in and a normal of unit truncated variance is Flax's and
+# T5's default; zero starts residual branches as the identity.
+default_init = nn.initializers.lecun_normal()
+zeros_init = nn.initializers.zeros_init()
+
+
+def partitioned(init, *axes: str | None):
+    """An initializer whose result carries the logical axis names `axes`."""
+    return nn.with_logical_partitioning(init, axes)
+
+
+def constrain(x: Array, *axes: str | None) -> Array:
+    """Ask for a sharding of an activation by logical axis names."""
+    return nn.with_logical_constraint(x, axes)
+
+
+def constrain_image(x: Array) -> Array:
+    """`constrain` for a feature map [B, H, W, C]."""
+    return constrain(x, "batch", "height", "width", "act_embed")
+
+
+def Dense(
+    features: int,
+    axes: tuple[str | None, str | None] = ("embed", "mlp"),
+    *,
+    name: str,
+    dtype: DTypeLike = jnp.float32,
+    use_bias: bool = True,
+    kernel_init=default_init,
+) -> nn.Dense:
+    """A dense layer whose kernel [in, out] has the logical axes `axes`."""
+    return nn.Dense(
+        features,
+        use_bias=use_bias,
+        dtype=dtype,
+        kernel_init=partitioned(kernel_init, *axes),
+        bias_init=partitioned(zeros_init, axes[1]),
+        name=name,
+    )
+
+
+def Conv(
+    features: int,
+    kernel: int = 3,
+    *,
+    name: str,
+    stride: int = 1,
+    dtype: DTypeLike = jnp.float32,
+    kernel_init=default_init,
+    axes: tuple[str | None, str | None] = ("conv_in", "conv_out"),
+) -> nn.Conv:
+    """A square convolution with "SAME" padding; kernel [k, k, in, out]."""
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        strides=(stride, stride),
+        dtype=dtype,
+        kernel_init=partitioned(kernel_init, None, None, *axes),
+        bias_init=partitioned(zeros_init, axes[1]),
+        name=name,
+    )
+
+
+def Embed(
+    size: int, features: int, *, name: str, dtype: DTypeLike = jnp.float32
+) -> nn.Embed:
+    """A table [size, features] of learned vectors."""
+    return nn.Embed(
+        size,
+        features,
+        dtype=dtype,
+        embedding_init=partitioned(nn.initializers.normal(1.0), "vocab", "embed"),
+        name=name,
+    )
+
+
+def GroupNorm(
+    groups: int, *, name: str, dtype: DTypeLike = jnp.float32, epsilon: float = 1e-5
+) -> nn.GroupNorm:
+    """Group normalisation; statistics in float32 whatever `dtype` is."""
+    return nn.GroupNorm(
+        num_groups=groups,
+        epsilon=epsilon,
+        dtype=dtype,
+        scale_init=partitioned(nn.initializers.ones_init(), "norm"),
+        bias_init=partitioned(zeros_init, "norm"),
+        name=name,
+    )
+
+
+def LayerNorm(
+    *, name: str, dtype: DTypeLike = jnp.float32, epsilon: float = 1e-5
+) -> nn.LayerNorm:
+    """Layer normalisation over the last axis; statistics in float32."""
+    return nn.LayerNorm(
+        epsilon=epsilon,
+        dtype=dtype,
+        scale_init=partitioned(nn.initializers.ones_init(), "norm"),
+        bias_init=partitioned(zeros_init, "norm"),
+        name=name,
+    )
+
+
+def RMSNorm(
+    *, name: str, dtype: DTypeLike = jnp.float32, epsilon: float = 1e-6
+) -> nn.RMSNorm:
+    """T5's normalisation: no mean, no bias; statistics in float32."""
+    return nn.RMSNorm(
+        epsilon=epsilon,
+        dtype=dtype,
+        scale_init=partitioned(nn.initializers.ones_init(), "norm"),
+        name=name,
+    )
+
+
+def space_to_depth(x: Array, factor: int) -> Array:
+    """[B, H, W, C] -> [B, H/f, W/f, f*f*C], exact and invertible."""
+    b, h, w, c = x.shape
+    if h % factor or w % factor:
+        raise ValueError(
+            f"space_to_depth: height and width must be multiples of {factor}, "
+            f"got {h} x {w}."
+        )
+    x = x.reshape(b, h // factor, factor, w // factor, factor, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // factor, w // factor, -1)
+
+
+def depth_to_space(x: Array, factor: int) -> Array:
+    """The inverse of `space_to_depth`."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, factor, factor, c // factor**2)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * factor, w * factor, -1)
+
+

@@ -1,0 +1,72 @@
+"""Installation of imagen_jax; `pip install -e .[train,test]` for development."""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "([^"]+)"', (HERE / "imagen_jax/__init__.py").read_text()
+).group(1)
+
+TRAIN = ["grain>=0.2.15", "tensorboardX>=2.6.2", "gcsfs>=2024.6"]
+# clu and tensorflow-datasets need the last two at run time without declaring them.
+SEQIO = [
+    "seqio>=0.0.19",
+    "tensorflow-datasets>=4.9.4",
+    "tensorflow>=2.16",
+    "clu>=0.0.12",
+    "tensorboard>=2.16",
+    "importlib_resources>=6.0",
+]
+TEST = ["pytest>=8.0", "beartype>=0.18", "ruff>=0.6", "pyright>=1.1.380"]
+
+setuptools.setup(
+    name="imagen_jax",
+    version=VERSION,
+    description="Imagen, the text-to-image pixel cascade, in JAX and Flax for TPUs.",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    python_requires=">=3.11",
+    # The experiments live at the top level; the wheel carries them as a sub-package.
+    packages=[
+        *setuptools.find_packages(include=["imagen_jax", "imagen_jax.*"]),
+        "imagen_jax.configs",
+        *(
+            f"imagen_jax.configs.{p.name}"
+            for p in sorted((HERE / "configs").iterdir())
+            if p.is_dir() and not p.name.startswith("_")
+        ),
+    ],
+    package_dir={"imagen_jax.configs": "configs"},
+    package_data={
+        "imagen_jax": ["py.typed"],
+        "imagen_jax.data": ["assets/*"],
+        "imagen_jax.published": ["emoji/*"],
+    },
+    install_requires=[
+        "jax>=0.10.2",
+        "flax>=0.12.8",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.20",
+        "ml-collections>=1.0",
+        "absl-py>=2.1",
+        "numpy>=1.26",
+        "pillow>=10.3",
+        "safetensors>=0.4.5",
+        "sentencepiece>=0.2.0",
+        "jaxtyping>=0.2.34",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "train": TRAIN,
+        "seqio": SEQIO,
+        "tpu": ["jax[tpu]>=0.10.2"],
+        "cuda": ["jax[cuda13]>=0.10.2"],
+        "test": TEST,
+    },
+    entry_points={"console_scripts": ["imagen-jax = imagen_jax.commands.main:main"]},
+)
