@@ -1,0 +1,100 @@
+"""The order of stages, and what passes from one to the next."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+
+from imagen_jax.cascade import images
+from imagen_jax.cascade.recipe import SamplingRecipe
+from imagen_jax.cascade.stage import Stage
+from imagen_jax.text.encoder import TextEmbedding
+from imagen_jax.types import Array, Float, Key
+
+# Called with (stage, steps done, steps of this stage, the picture as it stands).
+Progress = Callable[[Stage, int, int, Array], None]
+
+_start = jax.jit(Stage.start, static_argnums=(0, 5))
+_advance = jax.jit(Stage.advance, static_argnums=(0, 8))
+
+
+def slice_length(steps: int, slices: int = 10) -> int:
+    """The largest divisor of `steps` that gives at least `slices` equal slices.
+
+    Slices of one length share one compiled program. Few steps give slices of one.
+    """
+    limit = max(1, steps // slices)
+    return max(n for n in range(1, limit + 1) if steps % n == 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cascade:
+    """Stages in order: a base, then super-resolution (Saharia et al. 2022, sec. 2)."""
+
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self):
+        """Check that each stage starts where the one before it ended."""
+        if not self.stages:
+            raise ValueError("Cascade: at least one stage is required, got none.")
+        for before, after in zip(self.stages, self.stages[1:], strict=False):
+            if after.low_resolution != before.resolution:
+                raise ValueError(
+                    f"Cascade: stage {after.name} must start from "
+                    f"{before.resolution} px, got {after.low_resolution}."
+                )
+
+    def sample(
+        self,
+        keys: Key[Array, " B"],
+        params: Sequence[Any],
+        text: TextEmbedding | None,
+        recipes: Sequence[SamplingRecipe],
+        *,
+        low_res: Float[Array, "B h w C"] | None = None,
+        progress: Progress | None = None,
+    ) -> list[Float[Array, "B H W C"]]:
+        """Draw one picture a key through the stages.
+
+        Args:
+          keys: one a picture, so that a picture does not depend on its batch.
+          params: one tree a stage, indexed only when its stage begins.
+          text: the embedded prompts.
+          recipes: one a stage.
+          low_res: pictures [-1, 1] to start from; drawing then begins at the stage
+            that takes their size, and the earlier stages are skipped.
+          progress: called after every slice of steps.
+
+        Returns:
+          The pictures of every stage drawn, in [-1, 1], smallest first.
+        """
+        first = 0 if low_res is None else self._stage_from(low_res.shape[1])
+        drawn = []
+        for i in range(first, len(self.stages)):
+            stage, recipe = self.stages[i], recipes[i]
+            recipe.check()
+            stage_keys = jax.vmap(partial(jax.random.fold_in, data=i))(keys)
+            size = (stage.resolution, stage.resolution)
+            state, cond = _start(stage, stage_keys, text, low_res, recipe, size)
+            tree, count = params[i], slice_length(recipe.steps)
+            for step in range(0, recipe.steps, count):
+                state = _advance(
+                    stage, stage_keys, tree, state, cond, None, recipe, step, count
+                )
+                if progress is not None:
+                    progress(stage, step + count, recipe.steps, state.x)
+            # The next stage sees what a file of this picture would hold.
+            low_res = images.to_float(images.to_uint8(state.x))
+            drawn.append(low_res)
+        return drawn
+
+    def _stage_from(self, size: int) -> int:
+        for i, stage in enumerate(self.stages):
+            if stage.low_resolution == size:
+                return i
+        known = [s.low_resolution for s in self.stages if s.low_resolution]
+        raise ValueError(
+            f"Cascade: low_res must be one of {known} px for these stages, got {size}."
+        )

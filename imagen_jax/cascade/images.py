@@ -1,0 +1,31 @@
+"""Pictures between files and networks: uint8 and float, small and large."""
+
+import jax
+import jax.numpy as jnp
+
+from imagen_jax.types import Array, Float, UInt8, typechecked
+
+
+@typechecked
+def to_float(image: UInt8[Array, "*B H W C"]) -> Float[Array, "*B H W C"]:
+    """uint8 in [0, 255] to float32 in [-1, 1] (Saharia et al. 2022, section 2.3)."""
+    return image.astype(jnp.float32) / 127.5 - 1.0
+
+
+@typechecked
+def to_uint8(x: Float[Array, "*B H W C"]) -> UInt8[Array, "*B H W C"]:
+    """Float in [-1, 1] to uint8, rounded; values outside are clipped."""
+    return jnp.round((jnp.clip(x, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
+
+
+def resize(x: Float[Array, "B H W C"], size: tuple[int, int]) -> Array:
+    """Resize float images to (height, width), antialiased when shrinking.
+
+    The one resize of the package: it makes the low-resolution input in training, and
+    brings it to a stage's resolution in training and sampling alike.
+    """
+    if x.shape[1:3] == tuple(size):
+        return x
+    # Paper silent: the kernel. Bicubic as in GLIDE and NeMo.
+    shape = (x.shape[0], *size, x.shape[3])
+    return jax.image.resize(x, shape, "cubic", antialias=True)

@@ -1,0 +1,262 @@
+"""One stage of a cascade: where a network meets the mathematics of diffusion."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from imagen_jax import conditioning
+from imagen_jax.cascade import images
+from imagen_jax.cascade.recipe import SamplingRecipe
+from imagen_jax.diffusion import (
+    augmentation,
+    guidance,
+    losses,
+    noise,
+    prediction,
+    sampler,
+    schedules,
+)
+from imagen_jax.text import encoder as text_encoder
+from imagen_jax.types import Array, Float, Key
+
+Params = Any
+Denoiser = Callable[
+    [Array, noise.NoiseLevel, conditioning.Conditioning], prediction.Prediction
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A denoising network with its schedule, parameterization and inputs.
+
+    Attributes:
+      name: names its files and its rows in tables.
+      network: a Linen module (z, noise_input, conditioning) -> output.
+      schedule: t in [0, 1] -> noise level.
+      parameterization: what the network's output means.
+      resolution: height and width that it was made for.
+      low_resolution: of the picture it starts from; None for a base stage.
+      text_dim, text_length: of the text embedding; 0 for a stage without text.
+      encoder: the frozen text encoder (ids, mask) -> values used in `loss`; None
+        when batches bring embeddings.
+      weight: the loss weighting (level, parameterization) -> [B].
+      text_drop: share of training examples whose text is replaced by the null.
+      aug_schedule: aug_level in [0, 1] -> noise on the low-resolution input.
+    """
+
+    name: str
+    network: nn.Module
+    schedule: schedules.NoiseSchedule
+    parameterization: prediction.Parameterization
+    resolution: int
+    low_resolution: int | None = None
+    channels: int = 3
+    text_dim: int = 0
+    text_length: int = 0
+    encoder: nn.Module | None = None
+    weight: losses.Weight = losses.uniform
+    text_drop: float = 0.1
+    # Paper silent: which schedule maps aug_level to noise; cosine assumed.
+    aug_schedule: schedules.NoiseSchedule = schedules.CosineSchedule()
+
+    def __post_init__(self):
+        """Check the resolutions, as early as they can be wrong."""
+        low = self.low_resolution
+        if low is not None and (low < 1 or self.resolution % low):
+            raise ValueError(
+                f"Stage {self.name}: low_resolution must divide resolution "
+                f"{self.resolution}, got {low}."
+            )
+        if not 0.0 <= self.text_drop < 1.0:
+            raise ValueError(
+                f"Stage {self.name}: text_drop must be in [0, 1), got {self.text_drop}."
+            )
+
+    def example_inputs(self, size: int | None = None, batch: int = 1):
+        """Zeros of the network's input shapes: (z, noise_input, conditioning)."""
+        size = size or self.resolution
+        z = jnp.zeros((batch, size, size, self.channels))
+        text = self.text_dim > 0
+        shape = (batch, self.text_length)
+        cond = conditioning.Conditioning(
+            tokens=jnp.zeros((*shape, self.text_dim)) if text else None,
+            mask=jnp.ones(shape, bool) if text else None,
+            planes=None if self.low_resolution is None else z,
+            aug_level=None if self.low_resolution is None else jnp.zeros(batch),
+        )
+        return z, jnp.zeros(batch), cond
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        """Boxed Linen parameters (`flax.linen.unbox` gives the arrays)."""
+        return self.network.init(key, *self.example_inputs())["params"]
+
+    def output(
+        self,
+        params: Params,
+        z: Array,
+        level: noise.NoiseLevel,
+        cond: conditioning.Conditioning,
+    ) -> Array:
+        """The raw network output at a noise level."""
+        # The scalar that a network gets is the cosine schedule's t of this log-SNR,
+        # whatever the schedule: bounded, and the same for equally noisy pictures.
+        noise_input = noise.cosine_time(level)
+        return self.network.apply({"params": params}, z, noise_input, cond)
+
+    def denoiser(self, params: Params) -> Denoiser:
+        """Bind parameters: (z, level, cond) -> Prediction."""
+
+        def denoise(z, level, cond):
+            output = self.output(params, z, level, cond)
+            return self.parameterization.predict(output, z, level)
+
+        return denoise
+
+    def encode(self, frozen: Params, batch: dict[str, Array]):
+        """The text embedding of a batch: brought along, or encoded here."""
+        if not self.text_dim:
+            return None
+        if "text_values" in batch:
+            return text_encoder.TextEmbedding(batch["text_values"], batch["mask"])
+        if self.encoder is None:
+            raise ValueError(
+                f"Stage {self.name}: batches must bring text_values, or the stage an "
+                "encoder."
+            )
+        values = self.encoder.apply(
+            {"params": frozen}, batch["tokens"], batch["mask"]
+        )
+        return text_encoder.TextEmbedding(values, batch["mask"])
+
+    def condition(
+        self,
+        text: text_encoder.TextEmbedding | None,
+        low_res: Float[Array, "B h w C"] | None,
+        aug_level: Float[Array, " B"] | None,
+        keys: Key[Array, "..."],
+        size: tuple[int, int],
+    ) -> conditioning.Conditioning:
+        """What the network is told: text, and the noised, upsampled low-res picture.
+
+        The noise is drawn once and kept over all sampling steps (Saharia et al. 2022,
+        section 2.4). `keys` is one key, or one a picture.
+        """
+        planes = None
+        if low_res is not None:
+            level = self.aug_schedule(aug_level)
+            noisy = augmentation.augment(keys, low_res, level)
+            planes = images.resize(noisy, size)
+        return conditioning.Conditioning(
+            tokens=None if text is None else text.values,
+            mask=None if text is None else text.mask,
+            planes=planes,
+            aug_level=None if low_res is None else aug_level,
+        )
+
+    def loss(
+        self,
+        key: Key[Array, ""],
+        params: Params,
+        frozen: Params,
+        batch: dict[str, Array],
+    ) -> tuple[Float[Array, " B"], dict[str, Array]]:
+        """The denoising loss of each example of a batch of uint8 images."""
+        k_text, k_level, k_aug, k_loss = jax.random.split(key, 4)
+        x = images.to_float(batch["image"])
+        size = (x.shape[1], x.shape[2])
+        low_res = aug_level = None
+        if self.low_resolution is not None:
+            ratio = self.resolution // self.low_resolution
+            low_res = images.resize(x, (size[0] // ratio, size[1] // ratio))
+            aug_level = jax.random.uniform(k_level, x.shape[:1])
+        text = self.encode(frozen, batch)
+        cond = self.condition(text, low_res, aug_level, k_aug, size)
+        cond = cond.drop_text(k_text, self.text_drop)
+        loss = losses.diffusion_loss(
+            k_loss,
+            x,
+            cond,
+            partial(self.output, params),
+            self.schedule,
+            self.parameterization,
+            self.weight,
+        )
+        return loss, {}
+
+    def guided(
+        self,
+        params: Params,
+        recipe: SamplingRecipe,
+        uncond: conditioning.Conditioning | None = None,
+    ) -> Denoiser:
+        """The denoiser under a recipe's guidance, then its thresholding."""
+        denoise = self.denoiser(params)
+        if recipe.w is not None:
+            denoise = guidance.classifier_free(denoise, recipe.w, uncond)
+        return guidance.thresholded(denoise, recipe.clip())
+
+    def sampler(self, recipe: SamplingRecipe) -> sampler.Sampler:
+        """This stage's schedule under a recipe's solver and number of steps."""
+        return sampler.Sampler(
+            schedule=self.schedule, solver=recipe.solver, steps=recipe.steps
+        )
+
+    def start(
+        self,
+        keys: Key[Array, " B"],
+        text: text_encoder.TextEmbedding | None,
+        low_res: Float[Array, "B h w C"] | None,
+        recipe: SamplingRecipe,
+        size: tuple[int, int],
+    ) -> tuple[Any, conditioning.Conditioning]:
+        """Noise and conditioning to sample from: (solver state, conditioning)."""
+        aug_level = None
+        if low_res is not None:
+            aug_level = jnp.broadcast_to(
+                jnp.asarray(recipe.aug_level, jnp.float32), low_res.shape[:1]
+            )
+        fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+        cond = self.condition(text, low_res, aug_level, fold(keys, 1), size)
+        draw = self.sampler(recipe)
+        z = draw.prior(fold(keys, 0), (*size, self.channels))
+        return draw.init(z), cond
+
+    def advance(
+        self,
+        keys: Key[Array, " B"],
+        params: Params,
+        state: Any,
+        cond: conditioning.Conditioning,
+        uncond: conditioning.Conditioning | None,
+        recipe: SamplingRecipe,
+        first: int | Array,
+        count: int,
+    ) -> Any:
+        """Take `count` (static) sampling steps from step `first` (traced)."""
+        fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+        denoise = self.guided(params, recipe, uncond)
+        return self.sampler(recipe).advance(
+            fold(keys, 2), denoise, state, cond, first, count
+        )
+
+    def sample(
+        self,
+        keys: Key[Array, " B"],
+        params: Params,
+        text: text_encoder.TextEmbedding | None,
+        recipe: SamplingRecipe,
+        *,
+        low_res: Float[Array, "B h w C"] | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Float[Array, "B H W C"]:
+        """Draw pictures in one program; [-1, 1] up to the thresholding chosen."""
+        size = size or (self.resolution, self.resolution)
+        state, cond = self.start(keys, text, low_res, recipe, size)
+        return self.advance(
+            keys, params, state, cond, None, recipe, 0, recipe.steps
+        ).x
