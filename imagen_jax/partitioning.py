@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 # Mesh axes: "data" and "fsdp" split the batch, "fsdp" also splits parameters, "tensor"
@@ -108,3 +109,84 @@ def param_shardings(mesh: Mesh, boxed_shapes):
         nn.unbox(boxed_shapes),
         is_leaf=lambda a: isinstance(a, PartitionSpec),
     )
+
+
+def optimizer_shardings(mesh: Mesh, params, param_shardings, opt_state):
+    """Shardings of an optimizer's state: each array as the parameter it belongs to.
+
+    A state array belongs to a parameter when its path ends in that parameter's path.
+    One of the same shape (Adam's moments) is sharded alike; one with an axis
+    averaged away (Adafactor's `v_row`, `v_col`) as the axes that are left; every
+    other array is replicated.
+
+    Args:
+      mesh: the mesh of `param_shardings`.
+      params: abstract parameters.
+      param_shardings: their shardings, the same tree.
+      opt_state: the abstract optimizer state.
+    """
+    known = {
+        _keys(path): (leaf.shape, sharding.spec)
+        for (path, leaf), sharding in zip(
+            jax.tree_util.tree_flatten_with_path(params)[0],
+            jax.tree.leaves(param_shardings),
+            strict=True,
+        )
+    }
+
+    def one(path, leaf):
+        keys = _keys(path)
+        owner = next(
+            (keys[i:] for i in range(len(keys)) if keys[i:] in known),
+            None,
+        )
+        if owner is None:
+            return replicated(mesh)
+        shape, spec = known[owner]
+        axes = (*spec, *(None,) * (len(shape) - len(spec)))
+        if leaf.shape == shape:
+            return NamedSharding(mesh, PartitionSpec(*axes))
+        gone = _averaged_axis(keys, shape, leaf.shape)
+        if gone is None:
+            return replicated(mesh)
+        return NamedSharding(mesh, PartitionSpec(*axes[:gone], *axes[gone + 1 :]))
+
+    return jax.tree_util.tree_map_with_path(one, opt_state)
+
+
+def _keys(path) -> tuple[str, ...]:
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def _averaged_axis(keys, shape, reduced) -> int | None:
+    # optax's Adafactor averages the largest axis away in v_row, the second in v_col.
+    for name, rank in (("v_row", -1), ("v_col", -2)):
+        if name in keys and len(shape) >= 2:
+            axis = int(np.argsort(shape)[rank])
+            if tuple(np.delete(shape, axis)) == reduced:
+                return axis
+    return None
+
+
+def place_batch(mesh: Mesh, batch):
+    """Put this process's share [b, ...] of a batch on the devices: [B, ...] arrays.
+
+    B is b times the number of processes.
+
+    Raises:
+      ValueError: if the devices cannot share the batch evenly.
+    """
+    sharding = batch_sharding(mesh)
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+
+    def one(array):
+        array = np.asarray(array)
+        if array.shape[0] * jax.process_count() % shards:
+            raise ValueError(
+                f"Batch: its size must be a multiple of the {shards} devices that "
+                f"share it, got {array.shape[0] * jax.process_count()}. Change the "
+                f"batch size or the mesh."
+            )
+        return jax.make_array_from_process_local_data(sharding, array)
+
+    return jax.tree.map(one, batch)
