@@ -1,0 +1,189 @@
+"""What a network's output says about the picture and the noise.
+
+Every output becomes a `Prediction(x, eps)`: two views of one thing, tied by
+z = alpha x + sigma eps. Samplers, guidance and thresholding read only these.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from imagen_jax.conditioning import Conditioning
+from imagen_jax.diffusion import noise, schedules
+from imagen_jax.types import Array, Float, typechecked
+
+
+class Prediction(NamedTuple):
+    """A picture and the noise that together make z, both float32 like z.
+
+    Attributes:
+      x: the predicted picture.
+      eps: the predicted noise.
+    """
+
+    x: Float[Array, "B *data"]
+    eps: Float[Array, "B *data"]
+
+
+# denoiser(z, level, cond) -> Prediction
+Denoiser = Callable[[Array, noise.NoiseLevel, Conditioning], Prediction]
+
+
+@typechecked
+def from_x(
+    x: Float[Array, "B *data"], z: Float[Array, "B *data"], level: noise.NoiseLevel
+) -> Prediction:
+    """eps = (z - alpha x) / sigma."""
+    x, z = x.astype(jnp.float32), z.astype(jnp.float32)
+    _, alpha, sigma = noise.broadcast(level, z)
+    return Prediction(x, (z - alpha * x) / sigma)
+
+
+@typechecked
+def from_eps(
+    eps: Float[Array, "B *data"], z: Float[Array, "B *data"], level: noise.NoiseLevel
+) -> Prediction:
+    """x = (z - sigma eps) / alpha (Saharia et al. 2022, section 2.1)."""
+    eps, z = eps.astype(jnp.float32), z.astype(jnp.float32)
+    _, alpha, sigma = noise.broadcast(level, z)
+    return Prediction((z - sigma * eps) / alpha, eps)
+
+
+@typechecked
+def from_v(
+    v: Float[Array, "B *data"], z: Float[Array, "B *data"], level: noise.NoiseLevel
+) -> Prediction:
+    """x = alpha z - sigma v, eps = sigma z + alpha v (Salimans & Ho 2022, appendix D).
+
+    Both need alpha^2 + sigma^2 = 1, which is checked when the level is concrete.
+    """
+    _require_variance_preserving(level)
+    v, z = v.astype(jnp.float32), z.astype(jnp.float32)
+    _, alpha, sigma = noise.broadcast(level, z)
+    return Prediction(alpha * z - sigma * v, sigma * z + alpha * v)
+
+
+@runtime_checkable
+class Parameterization(Protocol):
+    """What the network's output means, and what it is trained towards."""
+
+    name: ClassVar[str]
+    needs_variance_preserving: ClassVar[bool]
+
+    def target(self, x: Array, eps: Array, level: noise.NoiseLevel) -> Array:
+        """The output of a perfect network."""
+        ...
+
+    def predict(self, output: Array, z: Array, level: noise.NoiseLevel) -> Prediction:
+        """Reads the network's output at z."""
+        ...
+
+    def log_gain(self, level: noise.NoiseLevel) -> Float[Array, " B"]:
+        """log of the squared error of the target over the squared error of x."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Epsilon:
+    """The network predicts the noise: Imagen (Saharia et al. 2022, appendix A)."""
+
+    name: ClassVar[str] = "eps"
+    needs_variance_preserving: ClassVar[bool] = False
+
+    def target(self, x: Array, eps: Array, level: noise.NoiseLevel) -> Array:
+        """The noise."""
+        return eps
+
+    def predict(self, output: Array, z: Array, level: noise.NoiseLevel) -> Prediction:
+        """`from_eps`."""
+        return from_eps(output, z, level)
+
+    def log_gain(self, level: noise.NoiseLevel) -> Float[Array, " B"]:
+        """|eps error|^2 = SNR |x error|^2."""
+        return level.logsnr
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The network predicts the picture."""
+
+    name: ClassVar[str] = "x"
+    needs_variance_preserving: ClassVar[bool] = False
+
+    def target(self, x: Array, eps: Array, level: noise.NoiseLevel) -> Array:
+        """The picture."""
+        return x
+
+    def predict(self, output: Array, z: Array, level: noise.NoiseLevel) -> Prediction:
+        """`from_x`."""
+        return from_x(output, z, level)
+
+    def log_gain(self, level: noise.NoiseLevel) -> Float[Array, " B"]:
+        """0: the target is x."""
+        return jnp.zeros_like(level.logsnr)
+
+
+@dataclasses.dataclass(frozen=True)
+class Velocity:
+    """The network predicts v = alpha eps - sigma x (Salimans & Ho 2022, appendix D)."""
+
+    name: ClassVar[str] = "v"
+    needs_variance_preserving: ClassVar[bool] = True
+
+    def target(self, x: Array, eps: Array, level: noise.NoiseLevel) -> Array:
+        """v = alpha eps - sigma x."""
+        _require_variance_preserving(level)
+        _, alpha, sigma = noise.broadcast(level, x)
+        return alpha * eps - sigma * x
+
+    def predict(self, output: Array, z: Array, level: noise.NoiseLevel) -> Prediction:
+        """`from_v`."""
+        return from_v(output, z, level)
+
+    def log_gain(self, level: noise.NoiseLevel) -> Float[Array, " B"]:
+        """|v error|^2 = (SNR + 1) |x error|^2, since x = alpha z - sigma v."""
+        return jax.nn.softplus(level.logsnr)
+
+
+EPS = Epsilon()
+X = Data()
+V = Velocity()
+
+
+def by_name(name: str) -> Parameterization:
+    """The parameterization called "eps", "x" or "v".
+
+    Raises:
+      ValueError: for another name.
+    """
+    for parameterization in (EPS, X, V):
+        if parameterization.name == name:
+            return parameterization
+    raise ValueError(f'Parameterization: "eps", "x" or "v" is required, got "{name}".')
+
+
+def check(
+    parameterization: Parameterization, schedule: schedules.NoiseSchedule
+) -> None:
+    """Refuses a parameterization that the schedule's levels do not allow.
+
+    Raises:
+      ValueError: for v on a schedule that does not preserve variance.
+    """
+    if not parameterization.needs_variance_preserving:
+        return
+    with jax.ensure_compile_time_eval():
+        _require_variance_preserving(schedule(jnp.array([0.0, 0.5, 1.0], jnp.float32)))
+
+
+def _require_variance_preserving(level: noise.NoiseLevel) -> None:
+    if isinstance(level.alpha, jax.core.Tracer):
+        return
+    if not noise.is_variance_preserving(level):
+        raise ValueError(
+            f"V: alpha^2 + sigma^2 = 1 is required, got alpha {level.alpha} and sigma "
+            f"{level.sigma}. Use EPS or X with variance-exploding levels."
+        )
