@@ -1,0 +1,256 @@
+"""The encoder of T5 v1.1 and ByT5, with the parameter names of t5x.
+
+Raffel et al. 2020 (https://arxiv.org/abs/1910.10683) with the gated GELU of Shazeer
+2020; ByT5 (Xue et al. 2021) differs in sizes and vocabulary only. Imagen keeps the XXL
+encoder frozen (Saharia et al. 2022, section 2.1). Parameters are laid out as in
+https://github.com/google-research/t5x, t5x/examples/t5/network.py, so that its
+checkpoints need no renaming: heads are joined in the kernels' second axis.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from imagen_jax.models import layers
+from imagen_jax.types import Array
+
+# A finite minus infinity: a row whose keys are all masked stays finite.
+MASKED = -1e10
+
+attention_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+relpos_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+
+
+class T5Encoder(nn.Module):
+    """Token ids to contextual embeddings.
+
+    Attributes:
+      vocab_size: rows of the embedding table.
+      d_model: width D of the embeddings.
+      num_layers: blocks of attention and feed-forward.
+      num_heads: attention heads N.
+      head_dim: size K of one head; N * K need not be D.
+      d_ff: hidden width of the gated feed-forward.
+      relpos_buckets: buckets of relative distance, half of them for each direction.
+      relpos_max_distance: from here on all distances share a bucket.
+      epsilon: of the norms.
+      dtype: of the activations; norms' statistics, softmax and result are float32.
+      remat: recompute each block in the backward pass to save memory.
+    """
+
+    vocab_size: int
+    d_model: int
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    d_ff: int
+    relpos_buckets: int = 32
+    relpos_max_distance: int = 128
+    epsilon: float = 1e-6
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, ids: Array, mask: Array) -> Array:
+        """Encode ids [B, L] int32 with mask [B, L] (True at tokens) to [B, L, D].
+
+        Masked keys get no attention; values at masked places mean nothing.
+        """
+        embed = layers.Embed(
+            self.vocab_size, self.d_model, dtype=self.dtype, name="token_embedder"
+        )
+        return Stack(self, name="encoder")(embed(ids), mask)
+
+
+class Stack(nn.Module):
+    """The blocks and the last norm: all of the encoder but its embedding table."""
+
+    config: T5Encoder
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array) -> Array:
+        """Transform embedded tokens [B, L, D]; the result is float32."""
+        c = self.config
+        bias = RelativePositionBias(
+            c.num_heads, c.relpos_buckets, c.relpos_max_distance, name="relpos_bias"
+        )(x.shape[1])
+        bias = bias + jnp.where(mask, 0.0, MASKED)[:, None, None, :]
+        block = nn.remat(Block) if c.remat else Block
+        x = layers.constrain(x, "batch", "length", "act_embed")
+        for i in range(c.num_layers):
+            x = block(c, name=f"layers_{i}")(x, bias)
+        return layers.RMSNorm(epsilon=c.epsilon, name="encoder_norm")(x)
+
+
+class Block(nn.Module):
+    """Self-attention and gated feed-forward, each normed before and added after."""
+
+    config: T5Encoder
+
+    @nn.compact
+    def __call__(self, x: Array, bias: Array) -> Array:
+        """One block on [B, L, D] with attention bias [B, N, L, L]."""
+        c = self.config
+        norm = {"dtype": c.dtype, "epsilon": c.epsilon}
+        h = layers.RMSNorm(name="pre_attention_layer_norm", **norm)(x)
+        x = x + Attention(c, name="attention")(h, bias)
+        h = layers.RMSNorm(name="pre_mlp_layer_norm", **norm)(x)
+        x = x + GatedMLP(c, name="mlp")(h)
+        return layers.constrain(x, "batch", "length", "act_embed")
+
+
+class Attention(nn.Module):
+    """Self-attention whose logits are not divided by sqrt(K).
+
+    T5 has folded that factor into the query kernel's initial values.
+    """
+
+    config: T5Encoder
+
+    @nn.compact
+    def __call__(self, x: Array, bias: Array) -> Array:
+        """Attend within [B, L, D]; logits and softmax in float32."""
+        c = self.config
+        width = c.num_heads * c.head_dim
+
+        def query_init(*args):
+            return attention_init(*args) / np.sqrt(c.head_dim)
+
+        def project(name, init=attention_init):
+            y = layers.Dense(
+                width,
+                ("embed", "joined_kv"),
+                name=name,
+                dtype=c.dtype,
+                use_bias=False,
+                kernel_init=init,
+            )(x)
+            y = y.reshape(*x.shape[:2], c.num_heads, c.head_dim)
+            return layers.constrain(y, "batch", "length", "act_heads", None)
+
+        query, key, value = (
+            project("query", query_init),
+            project("key"),
+            project("value"),
+        )
+        logits = jnp.einsum(
+            "bqnk,bvnk->bnqv", query, key, preferred_element_type=jnp.float32
+        )
+        weights = jax.nn.softmax(logits + bias, axis=-1).astype(c.dtype)
+        y = jnp.einsum("bnqv,bvnk->bqnk", weights, value)
+        return layers.Dense(
+            c.d_model,
+            ("joined_kv", "embed"),
+            name="out",
+            dtype=c.dtype,
+            use_bias=False,
+            kernel_init=attention_init,
+        )(y.reshape(*x.shape[:2], width))
+
+
+class GatedMLP(nn.Module):
+    """wo(gelu(wi_0 x) * wi_1 x), with the tanh form of GELU."""
+
+    config: T5Encoder
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """The feed-forward on [B, L, D]."""
+        c = self.config
+
+        def dense(features, axes, name):
+            return layers.Dense(
+                features, axes, name=name, dtype=c.dtype, use_bias=False
+            )
+
+        gate = dense(c.d_ff, ("embed", "mlp"), "wi_0")(x)
+        y = nn.gelu(gate, approximate=True) * dense(c.d_ff, ("embed", "mlp"), "wi_1")(x)
+        y = layers.constrain(y, "batch", "length", "act_mlp")
+        return dense(c.d_model, ("mlp", "embed"), "wo")(y)
+
+
+class RelativePositionBias(nn.Module):
+    """A learned bias for each head and bucket of distance, shared by all blocks."""
+
+    num_heads: int
+    buckets: int
+    max_distance: int
+
+    @nn.compact
+    def __call__(self, length: int) -> Array:
+        """The bias [1, N, L, L] of queries (third axis) and keys (last)."""
+        table = self.param(
+            "rel_embedding",
+            layers.partitioned(relpos_init, "heads", "relpos_buckets"),
+            (self.num_heads, self.buckets),
+        )
+        bucket = relative_position_bucket(length, self.buckets, self.max_distance)
+        # A product with a one-hot is an exact gather whose gradient needs no scatter.
+        one_hot = jax.nn.one_hot(bucket, self.buckets)
+        bias = jnp.einsum(
+            "nr,qvr->nqv", table, one_hot, precision=jax.lax.Precision.HIGHEST
+        )
+        return bias[None]
+
+
+def relative_position_bucket(
+    length: int, buckets: int, max_distance: int
+) -> np.ndarray:
+    """The bucket of each (query, key) pair, int32 [L, L].
+
+    Half of the buckets are for keys after the query. Of each half, one half is for
+    single distances 0, 1, 2..., the other for distances growing by equal factors up to
+    `max_distance`, beyond which all fall into the last (Raffel et al. 2020, 2.1).
+    """
+    position = np.arange(length)
+    distance = position[None, :] - position[:, None]
+    half = buckets // 2
+    exact = half // 2
+    far = np.abs(distance)
+    # As t5x and the original: float32 logarithms decide the buckets' edges.
+    ratio = np.maximum(far, 1).astype(np.float32) / exact
+    growth = np.log(ratio) / np.log(max_distance / exact) * (half - exact)
+    coarse = np.minimum(exact + growth.astype(np.int32), half - 1)
+    return (
+        np.where(far < exact, far, coarse) + np.where(distance > 0, half, 0)
+    ).astype(np.int32)
+
+
+class MaskedLanguageModel(nn.Module):
+    """An encoder with a head that predicts ids, for pretraining.
+
+    The encoder's parameters are the subtree "encoder", unchanged by the head.
+    """
+
+    encoder: T5Encoder
+
+    @nn.compact
+    def __call__(self, ids: Array, mask: Array) -> Array:
+        """Logits [B, L, vocabulary] in float32 of the id at each place."""
+        x = self.encoder(ids, mask)
+        return layers.Dense(
+            self.encoder.vocab_size, ("embed", "vocab"), name="logits_dense"
+        )(x)
+
+
+def v1_1(d_model: int, layers: int, heads: int, d_ff: int) -> T5Encoder:
+    """T5 v1.1 by the sizes in t5x/examples/t5/t5_1_1/*.gin."""
+    return T5Encoder(
+        vocab_size=32128,
+        d_model=d_model,
+        num_layers=layers,
+        num_heads=heads,
+        head_dim=64,
+        d_ff=d_ff,
+    )
+
+
+# `XXL.clone(dtype=jnp.bfloat16)` changes a field.
+SMALL = v1_1(512, 8, 6, 1024)
+BASE = v1_1(768, 12, 12, 2048)
+LARGE = v1_1(1024, 24, 16, 2816)
+XL = v1_1(2048, 24, 32, 5120)
+XXL = v1_1(4096, 24, 64, 10240)
+BYT5_SMALL = v1_1(1472, 12, 6, 3584).clone(vocab_size=384)

@@ -1,0 +1,195 @@
+"""Strings to ids and back: bytes without any file, SentencePiece from a user's file."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+PAD = 0
+EOS = 1
+UNK = 2
+
+
+class Tokenizer(Protocol):
+    """What the rest of the package asks of a tokenizer."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows that the embedding table needs."""
+        ...
+
+    def encode(
+        self, prompts: Sequence[str], length: int, *, truncate: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of prompts, each ended by eos and padded with 0.
+
+        Args:
+          prompts: B strings; an empty one becomes eos alone.
+          length: L, tokens a prompt may have, eos included.
+          truncate: cut longer prompts instead of raising.
+
+        Returns:
+          (ids int32 [B, L], mask bool [B, L]), mask True at tokens and eos.
+
+        Raises:
+          ValueError: for a prompt that does not fit, or is not text.
+        """
+        ...
+
+    def decode(self, ids: np.ndarray) -> list[str]:
+        """Texts of ids [B, L], each up to its eos."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteTokenizer:
+    """ByT5's vocabulary (Xue et al. 2021): UTF-8 bytes moved up by 3.
+
+    Ids 0, 1, 2 are pad, eos and unk, 3..258 are bytes, and 125 extra ids up to 383 stay
+    free for masks.
+    """
+
+    extra_ids: int = 125
+
+    @property
+    def vocab_size(self) -> int:
+        """Bytes, three special ids and the extra ones: 384."""
+        return 3 + 256 + self.extra_ids
+
+    def encode(
+        self, prompts: Sequence[str], length: int, *, truncate: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `Tokenizer.encode`."""
+        texts = []
+        for prompt in _checked(prompts, length):
+            try:
+                texts.append(prompt.encode())
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"Tokenizer: the prompt {prompt!r} is not valid Unicode."
+                ) from error
+        sizes = np.array([len(text) for text in texts], np.int64)
+        _check_lengths(prompts, sizes, length, truncate)
+        if truncate:
+            texts = [text[: length - 1] for text in texts]
+            sizes = np.minimum(sizes, length - 1)
+        places = np.arange(length)[None, :]
+        ids = np.full((len(texts), length), PAD, np.int32)
+        # Row by row, the places before each end are exactly the joined bytes.
+        ids[places < sizes[:, None]] = (
+            np.frombuffer(b"".join(texts), np.uint8).astype(np.int32) + 3
+        )
+        ids[np.arange(len(texts)), sizes] = EOS
+        return ids, places <= sizes[:, None]
+
+    def decode(self, ids: np.ndarray) -> list[str]:
+        """See `Tokenizer.decode`; ids that are no bytes are left out."""
+        texts = []
+        for row in np.asarray(ids):
+            row = row[: _end(row, EOS)]
+            row = row[(row >= 3) & (row < 259)] - 3
+            texts.append(bytes(row.astype(np.uint8)).decode(errors="replace"))
+        return texts
+
+
+@dataclasses.dataclass(frozen=True)
+class SentencePieceTokenizer:
+    """The subwords of a SentencePiece model file (T5's is `spiece.model`).
+
+    Attributes:
+      path: of the model file.
+
+    Raises:
+      ValueError: if the file is missing or is no SentencePiece model with an
+        end-of-sentence piece.
+    """
+
+    path: str
+
+    def __post_init__(self) -> None:
+        if self._processor.eos_id() < 0:
+            raise ValueError(
+                f"Tokenizer: the SentencePiece model {self.path} must define an "
+                f"end-of-sentence piece; train it with --eos_id=1, as T5's."
+            )
+
+    @functools.cached_property
+    def _processor(self) -> Any:
+        import sentencepiece
+
+        file = pathlib.Path(self.path)
+        if not file.is_file():
+            raise ValueError(
+                f"Tokenizer: there is no SentencePiece model {self.path}. T5's is the "
+                f"file spiece.model of its Hugging Face folder."
+            )
+        try:
+            return sentencepiece.SentencePieceProcessor(model_proto=file.read_bytes())
+        except (RuntimeError, OSError) as error:
+            raise ValueError(
+                f"Tokenizer: {self.path} is not a SentencePiece model, or is damaged."
+            ) from error
+
+    @property
+    def vocab_size(self) -> int:
+        """Pieces in the file; T5's tables are larger (32,128 rows for 32,000)."""
+        return self._processor.vocab_size()
+
+    def encode(
+        self, prompts: Sequence[str], length: int, *, truncate: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `Tokenizer.encode`."""
+        pieces = self._processor.encode(list(_checked(prompts, length)))
+        sizes = np.array([len(row) for row in pieces], np.int64)
+        _check_lengths(prompts, sizes, length, truncate)
+        sizes = np.minimum(sizes, length - 1)
+        ids = np.full((len(pieces), length), PAD, np.int32)
+        for row, (some, size) in enumerate(zip(pieces, sizes, strict=True)):
+            ids[row, :size] = some[:size]
+            ids[row, size] = self._processor.eos_id()
+        return ids, np.arange(length)[None, :] <= sizes[:, None]
+
+    def decode(self, ids: np.ndarray) -> list[str]:
+        """See `Tokenizer.decode`; ids past the file's pieces are left out."""
+        rows = [row[: _end(row, self._processor.eos_id())] for row in np.asarray(ids)]
+        return [
+            self._processor.decode([int(i) for i in row if 0 < i < self.vocab_size])
+            for row in rows
+        ]
+
+
+def _end(row: np.ndarray, eos: int) -> int:
+    at = np.flatnonzero(row == eos)
+    return int(at[0]) if at.size else len(row)
+
+
+def _checked(prompts: Sequence[str], length: int) -> Sequence[str]:
+    if isinstance(prompts, str):
+        raise ValueError(
+            f"Tokenizer: prompts must be a list of strings, got the string {prompts!r}."
+        )
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise ValueError(f"Tokenizer: prompts must be strings, got {prompt!r}.")
+    if length < 1:
+        raise ValueError(f"Tokenizer: length must be >= 1, got {length}.")
+    return prompts
+
+
+def _check_lengths(
+    prompts: Sequence[str], sizes: np.ndarray, length: int, truncate: bool
+) -> None:
+    if truncate or not (sizes >= length).any():
+        return
+    worst = int(np.argmax(sizes))
+    raise ValueError(
+        f"Tokenizer: a prompt may have {length - 1} tokens, got {sizes[worst]} for "
+        f"{_short(prompts[worst])!r}. Shorten it."
+    )
+
+
+def _short(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
