@@ -1,0 +1,150 @@
+"""From a source to batches: sharded by host, restartable at any example.
+
+The stream is a function of (source, seed); a batch is the next `batch_size` indices of
+the global example counter, of which each host draws only its own slice. So the order
+is the same for any number of hosts, and to go on after a restart one integer suffices.
+The two readers, grain and seqio, give the same stream; they differ in what drives the
+threads that draw ahead.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from imagen_jax.data import preprocessors, tasks
+
+READERS = ("grain", "seqio")
+LENGTH_OF_STREAM = 1 << 40
+
+
+class Tokenizer(Protocol):
+    """What turns captions into ids: `imagen_jax.text.tokenizer` has two."""
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        ...
+
+    def encode(
+        self, prompts: Sequence[str], length: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids int32 [B, L] and mask bool [B, L]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Yields {"image" uint8 [B, H, W, 3], "tokens" int32 [B, L], "mask" bool [B, L]}.
+
+    B is `batch_size` (global) divided by `host_count`; text-only sources give no
+    image. With `crop`, H = W = crop: a random window of the picture at `resolution`,
+    its corner on a multiple of `crop_multiple`; only the window is drawn.
+    """
+
+    source: tasks.Source
+    tokenizer: Tokenizer
+    batch_size: int
+    length: int
+    resolution: int = 64
+    seed: int = 0
+    crop: int | None = None
+    crop_multiple: int = 1
+    host_index: int = 0
+    host_count: int = 1
+    reader: str = "grain"
+    threads: int = 2
+    prefetch: int = 4
+
+    def __post_init__(self):
+        if self.reader not in READERS:
+            raise ValueError(
+                f"Reader: reader must be one of {READERS}, got {self.reader!r}."
+            )
+        if self.batch_size % self.host_count or self.batch_size < 1:
+            raise ValueError(
+                "Reader: batch_size must be a positive multiple of host_count, got "
+                f"{self.batch_size} and {self.host_count}. Change --config.batch_size."
+            )
+        if not 0 <= self.host_index < self.host_count:
+            raise ValueError(
+                f"Reader: host_index must be in [0, {self.host_count}), got "
+                f"{self.host_index}."
+            )
+
+    @property
+    def local_size(self) -> int:
+        """Examples of a batch on this host."""
+        return self.batch_size // self.host_count
+
+    def indices(self, start: int, batch: int) -> range:
+        """Return this host's slice of the batch: global indices."""
+        first = start + batch * self.batch_size + self.host_index * self.local_size
+        return range(first, first + self.local_size)
+
+    def image(self, index: int) -> np.ndarray:
+        """Draw the picture of one example, cropped if the reader crops."""
+        return self.example(index)["image"]
+
+    def example(self, index: int) -> dict:
+        """Make one example {"image", "text"}, cropped if the reader crops."""
+        if not self.source.has_image:
+            return {"text": self.source.text(self.seed, index)}
+        window = None
+        if self.crop is not None:
+            window = preprocessors.crop_window(
+                self.seed, index, self.resolution, self.crop, self.crop_multiple
+            )
+        return self.source.example(self.seed, index, self.resolution, window)
+
+    def batch(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """Make the batch of the given global indices; a pure function."""
+        examples = [self.example(index) for index in indices]
+        tokens, mask = self.tokenizer.encode(
+            [example["text"] for example in examples], self.length
+        )
+        batch = {"tokens": tokens, "mask": mask}
+        if self.source.has_image:
+            batch["image"] = np.stack([example["image"] for example in examples])
+        return batch
+
+    def batches(self, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """Return the endless stream of batches from the global example `start` on."""
+        if start < 0:
+            raise ValueError(f"Reader: start must not be negative, got {start}.")
+        if self.reader == "seqio":
+            from imagen_jax.data import seqio_tasks
+
+            return seqio_tasks.batches(self, start)
+        return grain_batches(self, start)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSource:
+    """A grain random-access source: the element at i is this host's i-th batch."""
+
+    reader: Reader
+    start: int
+
+    def __len__(self) -> int:
+        return LENGTH_OF_STREAM // self.reader.batch_size
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        return self.reader.batch(self.reader.indices(self.start, int(i)))
+
+
+def grain_batches(reader: Reader, start: int) -> Iterator[dict[str, np.ndarray]]:
+    """Read with grain: threads draw whole batches ahead, order kept."""
+    try:
+        import grain
+    except ImportError as error:
+        raise ValueError(
+            "Reader: reader=grain requires grain, which is not installed. "
+            'Fix: pip install "imagen_jax[train]".'
+        ) from error
+    options = grain.ReadOptions(
+        num_threads=reader.threads, prefetch_buffer_size=reader.prefetch
+    )
+    dataset = grain.MapDataset.source(BatchSource(reader, start))
+    return iter(dataset.to_iter_dataset(read_options=options))
