@@ -5,8 +5,12 @@ the names to mesh axes. The functions return ordinary Flax modules, so a paramet
 path is the `name` given here and nothing more.
 """
 
+import math
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from imagen_jax.types import Array
@@ -23,8 +27,23 @@ def partitioned(init, *axes: str | None):
 
 
 def constrain(x: Array, *axes: str | None) -> Array:
-    """Ask for a sharding of an activation by logical axis names."""
-    return nn.with_logical_constraint(x, axes)
+    """Ask for a sharding of an activation by logical axis names.
+
+    Outside a mesh it does nothing. An axis whose size its mesh axes do not divide
+    stays whole: a batch of one, the few rows of the deepest level.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    rules = nn.get_logical_axis_rules()
+    if mesh.empty or not rules:
+        return x
+    spec = []
+    for size, names in zip(
+        x.shape, nn.logical_to_mesh_axes(axes, rules) or (), strict=True
+    ):
+        parts = (names,) if isinstance(names, str) else names or ()
+        ways = math.prod(mesh.shape.get(part, 1) for part in parts)
+        spec.append(names if size % ways == 0 else None)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 
 
 def constrain_image(x: Array) -> Array:
@@ -145,3 +164,28 @@ def depth_to_space(x: Array, factor: int) -> Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * factor, w * factor, -1)
 
 
+def average_pool(x: Array) -> Array:
+    """[B, H, W, C] -> [B, H/2, W/2, C], the mean of each 2 x 2 square."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def nearest_up(x: Array) -> Array:
+    """[B, H, W, C] -> [B, 2H, 2W, C], each pixel four times."""
+    b, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
+    return x.reshape(b, 2 * h, 2 * w, c)
+
+
+def residual(x: Array, h: Array, scaled: bool) -> Array:
+    """x + h, over sqrt(2) if `scaled` (Song et al. 2021, appendix H)."""
+    return (x + h) * 0.5**0.5 if scaled else x + h
+
+
+def groups(channels: int) -> int:
+    """Groups of a GroupNorm: 32, or fewer so that each has four channels or more.
+
+    A power of two that divides `channels`. Smaller groups would take each channel's
+    own mean away, which narrow networks need.
+    """
+    return math.gcd(32, channels, 2 ** max(0, (channels // 4).bit_length() - 1))

@@ -1,0 +1,119 @@
+"""Attention of image positions to each other and to text."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from imagen_jax.models import embeddings, layers
+from imagen_jax.types import Array, Bool, Float, typechecked
+
+KINDS = ("none", "self", "text")
+POSITIONS = ("none", "coordinates")
+
+
+@typechecked
+def attend(
+    q: Float[Array, "B Q N K"],
+    k: Float[Array, "B M N K"],
+    v: Float[Array, "B M N K"],
+    mask: Bool[Array, "B M"] | None = None,
+) -> Float[Array, "B Q N K"]:
+    """softmax(q k^T / sqrt(K)) v for each head; the softmax in float32.
+
+    Keys where `mask` is False weigh exactly nothing; a row without any key gives 0.
+    """
+    q = q * q.shape[-1] ** -0.5
+    logits = jnp.einsum("bqnk,bmnk->bnqm", q, k, preferred_element_type=jnp.float32)
+    if mask is None:
+        weights = jax.nn.softmax(logits, axis=-1)
+    else:
+        keep = mask[:, None, None, :]
+        weights = jax.nn.softmax(jnp.where(keep, logits, -1e9), axis=-1)
+        weights = jnp.where(keep, weights, 0.0)
+    return jnp.einsum("bnqm,bmnk->bqnk", weights.astype(v.dtype), v)
+
+
+class Attention(nn.Module):
+    """A residual attention layer on a feature map.
+
+    "self": image positions attend to each other and to the text at once, text keys
+    and values concatenated to the image's own (Saharia et al. 2022, section 2.5).
+    "text": they attend to the text only, which leaves the network fully
+    convolutional (the 256 -> 1024 model). LayerNorm on the text tokens (D.3.1); keys
+    and values of the text depend on nothing else, so a sampling loop computes them
+    once.
+
+    Attributes:
+      kind: "self" or "text".
+      heads: number of heads.
+      width: channels of all heads together.
+      positions: "none" (the paper) or "coordinates", sinusoids of the normalised
+        coordinates added to queries and keys.
+      residual_scaling: divide the sum by sqrt(2).
+      dtype: of activations.
+    """
+
+    kind: str
+    heads: int
+    width: int
+    positions: str = "none"
+    residual_scaling: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    def _dense(self, features: int, axes: tuple[str, str], name: str, **options):
+        return layers.Dense(features, axes, name=name, dtype=self.dtype, **options)
+
+    @nn.compact
+    def __call__(self, x, text=None, mask=None):
+        """Image [B, H, W, C], text [B, L, D], mask [B, L] -> [B, H, W, C]."""
+        if self.kind == "text" and text is None:
+            return x
+        batch, height, width, channels = x.shape
+        grid = height * width
+        # Queries, keys and values of one head lie together, so that splitting the
+        # heads over devices splits the kernel's columns in one cut.
+        parts = 3 if self.kind == "self" else 1
+        h = layers.GroupNorm(layers.groups(channels), name="norm", dtype=self.dtype)(x)
+        h = h.reshape(batch, grid, channels)
+        name = "qkv" if self.kind == "self" else "query"
+        h = self._dense(parts * self.width, ("embed", "joined_kv"), name)(h)
+        h = self._split(h, parts)
+        if self.positions == "coordinates":
+            # Differs: the paper has no positions in attention. Small networks learn
+            # relations ("left of") much sooner with them.
+            h = self._add_positions(h, height, width)
+        q = h[:, :, :, 0]
+        keys, values = [], []
+        if self.kind == "self":
+            keys, values = [h[:, :, :, 1]], [h[:, :, :, 2]]
+        if text is not None:
+            t = layers.LayerNorm(name="text_norm", dtype=self.dtype)(text)
+            t = self._dense(2 * self.width, ("embed", "joined_kv"), "text_kv")(t)
+            t = self._split(t, 2)
+            keys, values = [*keys, t[:, :, :, 0]], [*values, t[:, :, :, 1]]
+        if text is None or mask is None:
+            mask = None
+        elif self.kind == "self":
+            mask = jnp.concatenate([jnp.ones((batch, grid), bool), mask], axis=1)
+        k, v = jnp.concatenate(keys, axis=1), jnp.concatenate(values, axis=1)
+        h = attend(q, k, v, mask).reshape(batch, height, width, self.width)
+        out = self._dense(
+            channels, ("joined_kv", "embed"), "out", kernel_init=layers.zeros_init
+        )(h)
+        return layers.constrain_image(layers.residual(x, out, self.residual_scaling))
+
+    def _split(self, h, parts: int):
+        batch, length, _ = h.shape
+        h = h.reshape(batch, length, self.heads, parts, self.width // self.heads)
+        return layers.constrain(h, "batch", None, "act_heads", None, None)
+
+    def _add_positions(self, h, height: int, width: int):
+        """Add projected coordinates to queries and, where there are any, keys."""
+        parts = min(h.shape[3], 2)
+        p = self._dense(
+            parts * self.width, (None, "joined_kv"), "positions", use_bias=False
+        )(embeddings.coordinates(height, width))
+        p = self._split(p[None], parts)
+        p = jnp.pad(p, ((0, 0),) * 3 + ((0, h.shape[3] - parts), (0, 0)))
+        return h + p

@@ -1,0 +1,270 @@
+"""The blocks of both U-Nets."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from imagen_jax.models import attention as attention_lib
+from imagen_jax.models import layers
+from imagen_jax.types import Array
+
+REMAT = ("none", "block")
+
+
+def rematerialised(module: type[nn.Module], remat: str) -> type[nn.Module]:
+    """`module`, its activations computed again in the backward pass if "block".
+
+    Raises:
+      ValueError: unless `remat` is "none" or "block".
+    """
+    if remat not in REMAT:
+        raise ValueError(f"remat: must be one of {REMAT}, got {remat!r}.")
+    return nn.remat(module) if remat == "block" else module
+
+
+def check_size(who: str, z: Array, multiple: int) -> None:
+    """Raise ValueError unless height and width are multiples of `multiple`."""
+    height, width = z.shape[1:3]
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"{who}: height and width must be multiples of {multiple}, got "
+            f"{height} x {width}. Pad the image or use fewer levels."
+        )
+
+
+class Stem(nn.Module):
+    """Noisy image and planes to the first feature map.
+
+    Attributes:
+      channels: of the result.
+      space_to_depth: side of the squares folded into channels first.
+      dtype: of activations.
+    """
+
+    channels: int
+    space_to_depth: int = 1
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, z, planes=None):
+        """[B, H, W, C] and planes [B, H, W, P] or None -> [B, H/f, W/f, channels]."""
+        if planes is not None:
+            # Paper silent: how the low-resolution image enters. Palette and GLIDE
+            # concatenate it.
+            z = jnp.concatenate([z, planes.astype(z.dtype)], axis=-1)
+        x = z.astype(self.dtype)
+        if self.space_to_depth > 1:
+            # Differs: the paper works at full resolution. Folding makes the first
+            # level f^2 times cheaper, which small models on a CPU need.
+            x = layers.space_to_depth(x, self.space_to_depth)
+        x = layers.Conv(self.channels, name="conv", dtype=self.dtype)(x)
+        return layers.constrain_image(x)
+
+
+class Head(nn.Module):
+    """Norm, SiLU and a convolution that starts at zero; float32.
+
+    Attributes:
+      out_channels: of the result.
+      space_to_depth: side of the squares to unfold.
+      dtype: of activations.
+    """
+
+    out_channels: int
+    space_to_depth: int = 1
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """[B, H, W, C] -> [B, f H, f W, out_channels]."""
+        groups = layers.groups(x.shape[-1])
+        x = nn.silu(layers.GroupNorm(groups, name="norm", dtype=self.dtype)(x))
+        x = layers.Conv(
+            self.out_channels * self.space_to_depth**2,
+            name="conv",
+            dtype=self.dtype,
+            kernel_init=layers.zeros_init,
+        )(x)
+        x = x.astype(jnp.float32)
+        if self.space_to_depth > 1:
+            x = layers.depth_to_space(x, self.space_to_depth)
+        return x
+
+
+class ScaleShift(nn.Module):
+    """x * (1 + scale) + shift, both made from the embedding (FiLM).
+
+    Attributes:
+      dtype: of activations.
+    """
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, emb):
+        """[B, H, W, C] and [B, E] -> [B, H, W, C]."""
+        h = layers.Dense(
+            2 * x.shape[-1], ("embed", "mlp"), name="dense", dtype=self.dtype
+        )(emb)
+        scale, shift = jnp.split(h[:, None, None, :], 2, axis=-1)
+        return x * (1 + scale) + shift
+
+
+class ResNetBlock(nn.Module):
+    """Norm, SiLU, conv, norm, SiLU, conv beside a shortcut.
+
+    Dhariwal & Nichol 2021 for the base ("biggan" up and down sampling between the
+    first SiLU and the first convolution), figure A.27 of Saharia et al. 2022 for the
+    Efficient U-Net. The second convolution starts at zero. Dropout acts where the
+    caller gives a "dropout" random stream.
+
+    Attributes:
+      channels: of the result.
+      resample: "none", "up" or "down" (by 2).
+      always_project: a 1x1 convolution on the shortcut even where the number of
+        channels stays.
+      residual_scaling: divide the sum by sqrt(2).
+      dropout: rate before the second convolution.
+      dtype: of activations.
+    """
+
+    channels: int
+    resample: str = "none"
+    always_project: bool = False
+    residual_scaling: bool = False
+    dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, emb=None):
+        """[B, H, W, Cin] and embedding [B, E] or None -> [B, H', W', channels]."""
+
+        def norm(h, name):
+            groups = layers.groups(h.shape[-1])
+            return layers.GroupNorm(groups, name=name, dtype=self.dtype)(h)
+
+        h = nn.silu(norm(x, "norm_0"))
+        if self.resample == "down":
+            h, x = layers.average_pool(h), layers.average_pool(x)
+        elif self.resample == "up":
+            h, x = layers.nearest_up(h), layers.nearest_up(x)
+        h = layers.Conv(self.channels, name="conv_0", dtype=self.dtype)(h)
+        h = norm(h, "norm_1")
+        if emb is not None:
+            h = ScaleShift(self.dtype, name="embedding")(h, emb)
+        h = nn.silu(h)
+        if self.dropout:
+            silent = not self.has_rng("dropout")
+            h = nn.Dropout(self.dropout, deterministic=silent)(h)
+        h = layers.Conv(
+            self.channels,
+            name="conv_1",
+            dtype=self.dtype,
+            kernel_init=layers.zeros_init,
+        )(h)
+        if self.always_project or x.shape[-1] != self.channels:
+            x = layers.Conv(self.channels, 1, name="shortcut", dtype=self.dtype)(x)
+        return layers.constrain_image(layers.residual(x, h, self.residual_scaling))
+
+
+class Blocks(nn.Module):
+    """What a DBlock and a UBlock share: CombineEmbs, ResNet blocks, attention.
+
+    Figures A.28 and A.29 of Saharia et al. 2022.
+
+    Attributes:
+      channels: of every ResNet block.
+      num_res_blocks: how many.
+      attention: "none", "self" or "text" after the ResNet blocks.
+      heads: of the attention; its width is 2 * channels.
+      combine: "resblock" scales and shifts inside every ResNet block, "block" once
+        before them.
+      residual_scaling: divide residual sums by sqrt(2).
+      positions: in attention, "none" or "coordinates".
+      dropout: rate inside ResNet blocks.
+      remat: "none" or "block".
+      dtype: of activations.
+    """
+
+    channels: int
+    num_res_blocks: int
+    attention: str = "none"
+    heads: int = 8
+    combine: str = "resblock"
+    residual_scaling: bool = True
+    positions: str = "none"
+    dropout: float = 0.0
+    remat: str = "none"
+    dtype: DTypeLike = jnp.float32
+
+    def blocks(self, x, emb, text, mask):
+        """[B, H, W, Cin] -> [B, H, W, channels]; call inside a compact method."""
+        if self.combine == "block":
+            x = ScaleShift(self.dtype, name="embedding")(x, emb)
+        for i in range(self.num_res_blocks):
+            block = rematerialised(ResNetBlock, self.remat)(
+                self.channels,
+                always_project=True,
+                residual_scaling=self.residual_scaling,
+                dropout=self.dropout,
+                dtype=self.dtype,
+                name=f"res_{i}",
+            )
+            x = block(x, emb if self.combine == "resblock" else None)
+        if self.attention != "none":
+            x = rematerialised(attention_lib.Attention, self.remat)(
+                self.attention,
+                self.heads,
+                2 * self.channels,
+                positions=self.positions,
+                residual_scaling=self.residual_scaling,
+                dtype=self.dtype,
+                name="attention",
+            )(x, text, mask)
+        return x
+
+
+class DBlock(Blocks):
+    """A strided convolution, then the blocks: down before the work.
+
+    Attributes:
+      stride: 1 has no convolution of its own.
+    """
+
+    stride: int = 2
+
+    @nn.compact
+    def __call__(self, x, emb, text=None, mask=None):
+        """[B, H, W, Cin] -> [B, H/stride, W/stride, channels]."""
+        if self.stride > 1:
+            x = layers.Conv(
+                self.channels, name="down", stride=self.stride, dtype=self.dtype
+            )(x)
+            x = layers.constrain_image(x)
+        return self.blocks(x, emb, text, mask)
+
+
+class UBlock(Blocks):
+    """The blocks, then an up-sampling convolution: up after the work.
+
+    Attributes:
+      stride: 1 has no convolution of its own.
+      out_channels: of the up-sampling convolution.
+    """
+
+    stride: int = 2
+    out_channels: int = 128
+
+    @nn.compact
+    def __call__(self, x, emb, text=None, mask=None):
+        """[B, H, W, Cin] -> [B, H*stride, W*stride, out_channels]."""
+        x = self.blocks(x, emb, text, mask)
+        if self.stride > 1:
+            # Paper silent: how a 3x3 convolution with a stride goes up. At the low
+            # resolution, its channels then laid out in space: as many operations as
+            # nearest-neighbour and convolution, no costly broadcast.
+            x = layers.Conv(
+                self.out_channels * self.stride**2, name="up", dtype=self.dtype
+            )(x)
+            x = layers.constrain_image(layers.depth_to_space(x, self.stride))
+        return x
