@@ -72,6 +72,21 @@ def use(mesh: Mesh) -> Iterator[Mesh]:
         yield mesh
 
 
+def without_rules():
+    """Let Linen's sharding constraints say nothing: for making parameters.
+
+    Inside a mesh Linen constrains each parameter as it makes or unboxes it, which fails
+    for axes that the mesh does not divide; `param_shardings` fits those.
+    """
+    return nn.logical_axis_rules(())
+
+
+def unbox(tree):
+    """Boxed parameters as plain arrays, with no constraint put on them."""
+    with without_rules():
+        return nn.unbox(tree)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
@@ -106,7 +121,7 @@ def param_shardings(mesh: Mesh, boxed_shapes):
     return jax.tree.map(
         one,
         specs,
-        nn.unbox(boxed_shapes),
+        unbox(boxed_shapes),
         is_leaf=lambda a: isinstance(a, PartitionSpec),
     )
 
@@ -190,3 +205,15 @@ def place_batch(mesh: Mesh, batch):
         return jax.make_array_from_process_local_data(sharding, array)
 
     return jax.tree.map(one, batch)
+
+
+def place(mesh: Mesh, tree):
+    """Put a tree of arrays on the mesh: whole on each device, unless it is there."""
+
+    def one(array):
+        there = isinstance(array, jax.Array) and (
+            array.sharding.device_set == set(mesh.devices.flat)
+        )
+        return array if there else jax.device_put(array, replicated(mesh))
+
+    return jax.tree.map(one, tree)

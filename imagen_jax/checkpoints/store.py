@@ -215,8 +215,8 @@ def _compare(who: str, saved: Tree, target: Tree) -> None:
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise CheckpointError(
-            f"{who} belongs to another model or optimizer: {'; '.join(wrong[:3])}{more}. "
-            "Use the config it was made with, another workdir, or --init_from to take "
+            f"{who} belongs to another model or optimizer: "
+            f"{'; '.join(wrong[:3])}{more}. Use the config it was made with, another workdir, or --init_from to take "
             "the parameters that fit."
         )
 

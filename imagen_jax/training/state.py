@@ -4,14 +4,15 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils import epath
 from jax.sharding import Mesh
 
 from imagen_jax import partitioning
+from imagen_jax.checkpoints import safetensors, store
 from imagen_jax.types import Array
 
 # Parameters, batches and optimizer states are trees of arrays.
@@ -55,8 +56,9 @@ def abstract(
       init: key -> parameters, boxed with their logical axes or plain.
       optimizer: an optax transformation.
     """
-    boxed = jax.eval_shape(init, jax.random.key(0))
-    params = nn.unbox(boxed)
+    with partitioning.without_rules():
+        boxed = jax.eval_shape(init, jax.random.key(0))
+    params = partitioning.unbox(boxed)
     by_param = partitioning.param_shardings(mesh, boxed)
     shapes = jax.eval_shape(lambda p: from_params(p, optimizer), params)
     shardings = TrainState(
@@ -88,10 +90,10 @@ def create(
     """
 
     def fresh(key):
-        return from_params(nn.unbox(init(key)), optimizer)
+        return from_params(partitioning.unbox(init(key)), optimizer)
 
     out = shardings(abstract(mesh, init, optimizer))
-    with partitioning.use(mesh):
+    with partitioning.without_rules():
         return jax.jit(fresh, out_shardings=out)(key)
 
 
@@ -120,6 +122,25 @@ class FillReport:
                 shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
                 lines.append(f"{len(names)} {kind}: {shown}")
         return "\n".join(lines)
+
+
+def read_source(path: str) -> dict[str, Any]:
+    """Parameters by "/"-joined name, to begin another run with.
+
+    Args:
+      path: a workdir, whose newest checkpoint's average is read, or a safetensors file.
+
+    Raises:
+      ValueError, checkpoints.store.CheckpointError: if it cannot be read.
+    """
+    if path.endswith(".safetensors"):
+        return safetensors.load(path)[0]
+    folder = epath.Path(path)
+    if (folder / "checkpoints").exists():
+        folder = folder / "checkpoints"
+    # Paper silent: fine-tuning. The average is the better model, and both the new
+    # parameters and their average begin with it.
+    return store.flatten(store.load(folder, "ema_params"))
 
 
 def fill(params: Tree, source: Mapping[str, Any]) -> tuple[Tree, FillReport]:

@@ -29,7 +29,7 @@ def ema_decay(decay: float, *, warmup: bool = False) -> Decay:
         parameters are forgotten soon; n is the number of steps done.
     """
     # Paper silent: EMA appears nowhere in it; 0.9999 is GLIDE's, DALL-E 2's and NeMo's
-    # value. The warmup is TensorFlow's convention, for runs short beside 1 / (1 - decay).
+    # value. The warmup is TensorFlow's, for runs that are short beside 1 / (1 - decay).
     if not 0 <= decay < 1:
         raise ValueError(f"EMA: decay must lie in [0, 1), got {decay}.")
 
