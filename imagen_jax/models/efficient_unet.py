@@ -16,7 +16,27 @@ from imagen_jax.types import Array
 MERGES = ("concat", "add")
 COMBINES = ("resblock", "block")
 
-# PRESETS
+# Fields of the paper's sizes. The listings F.2 and F.3 are the same but for the deepest
+# attention, and taken literally both count about 5e8 whatever their open points are,
+# while section 4.1 says 600M and 400M.
+# Differs: SR_256 keeps every printed number; the width of the embedding, which is not
+# printed, makes 602M of it. SR_1024 has two blocks fewer at its deepest level, the
+# smallest change of a printed number that comes near 400M: 412M.
+SR_256 = {
+    "channels": (128, 256, 512, 1024),
+    "num_res_blocks": (2, 4, 8, 8),
+    "strides": (2, 2, 2, 2),
+    "attention": ("none", "none", "none", "self"),
+    "heads": 8,
+    "embedding_features": 2048,
+    "text_features": 1024,
+}
+SR_1024 = {
+    **SR_256,
+    "num_res_blocks": (2, 4, 8, 6),
+    "attention": ("none", "none", "none", "text"),
+    "embedding_features": 512,
+}
 
 
 class EfficientUNet(nn.Module):
