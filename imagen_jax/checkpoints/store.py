@@ -9,6 +9,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from imagen_jax.checkpoints import checksums
+
 Tree = Any
 
 
@@ -27,10 +29,13 @@ class Store:
     def __init__(self, directory: str | pathlib.Path, *, keep: int = 3):
         """Open or make the folder, and remove what a killed save has left in it."""
         self.directory = epath.Path(directory).absolute()
+        self._saving: int | None = None
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, cleanup_tmp_directories=True
+                max_to_keep=keep,
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
         )
 
@@ -42,11 +47,11 @@ class Store:
 
     def all_steps(self) -> list[int]:
         """The steps that have a whole checkpoint, oldest first."""
-        return sorted(self._manager.all_steps())
+        return steps(self.directory)
 
     def latest_step(self) -> int | None:
         """The newest step, or None in an empty folder."""
-        return self._manager.latest_step()
+        return max(self.all_steps(), default=None)
 
     def save(self, step: int, state: Tree, position: Mapping[str, int]) -> None:
         """Begin to save a tree of arrays and the position in the data.
@@ -55,6 +60,9 @@ class Store:
         """
         if step in self._manager.all_steps():
             return
+        # The next line may wait for the save before, whose seal needs its own step.
+        self._manager.wait_until_finished()
+        self._saving = step
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -77,7 +85,8 @@ class Store:
             taken in its place.
         """
         step = find_step(self.directory, step)
-        _require_same(self.directory, step, target)
+        _require_undamaged(self.directory, step)
+        _compare(self.directory, step, _saved_tree(self.directory, step), target)
         try:
             read = self._manager.restore(
                 step,
@@ -89,6 +98,12 @@ class Store:
             return read.state, dict(read.position)
         except Exception as error:
             raise _unreadable(self.directory, step, error) from error
+
+    def _seal(self) -> None:
+        """Note checksums in a folder that is written, before it gets its final name."""
+        if jax.process_index() == 0 and not _remote(self.directory):
+            for folder in self.directory.glob(f"{self._saving}.*tmp*"):
+                checksums.write(folder)
 
     def preempted(self, step: int) -> bool:
         """Whether this job, on any of its hosts, has been told to go."""
@@ -108,7 +123,13 @@ def steps(directory: str | pathlib.Path) -> list[int]:
     root = epath.Path(directory)
     if not root.exists():
         return []
-    return sorted(int(p.name) for p in root.iterdir() if p.name.isdigit())
+    # A local folder gets its number when it is whole; an object store cannot rename,
+    # and is marked instead.
+    return sorted(
+        int(p.name)
+        for p in root.iterdir()
+        if p.name.isdigit() and (not _remote(p) or (p / "commit_success.txt").exists())
+    )
 
 
 def find_step(directory: str | pathlib.Path, step: int | None = None) -> int:
@@ -149,6 +170,7 @@ def load(
       CheckpointError: as `Store.restore`, or if the state has no such part.
     """
     step = find_step(directory, step)
+    _require_undamaged(directory, step)
     path = epath.Path(directory).absolute() / str(step) / "state"
     saved = _saved_tree(directory, step)
     if part not in saved:
@@ -161,7 +183,7 @@ def load(
             lambda a: ocp.RestoreArgs(restore_type=np.ndarray), item
         )
     else:
-        _compare(f"Checkpoint: step {step} in {directory}", saved[part], target)
+        _compare(directory, step, saved[part], target)
         item = target
         arguments = ocp.checkpoint_utils.construct_restore_args(item)
     try:
@@ -197,13 +219,18 @@ def _saved_tree(directory, step: int) -> dict:
         raise _unreadable(directory, step, error) from error
 
 
-def _require_same(directory, step: int, target: Tree) -> None:
-    _compare(
-        f"Checkpoint: step {step} in {directory}", _saved_tree(directory, step), target
-    )
+def _remote(directory) -> bool:
+    return "://" in str(directory)
 
 
-def _compare(who: str, saved: Tree, target: Tree) -> None:
+def _require_undamaged(directory, step: int) -> None:
+    if not _remote(directory):
+        damage = checksums.find_damage(epath.Path(directory) / str(step))
+        if damage:
+            raise _unreadable(directory, step, ValueError(damage))
+
+
+def _compare(directory, step: int, saved: Tree, target: Tree) -> None:
     have, want = flatten(saved), flatten(target)
     wrong = [f"{n} is missing" for n in want if n not in have]
     wrong += [f"{n} is not wanted" for n in have if n not in want]
@@ -215,9 +242,9 @@ def _compare(who: str, saved: Tree, target: Tree) -> None:
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise CheckpointError(
-            f"{who} belongs to another model or optimizer: "
-            f"{'; '.join(wrong[:3])}{more}. Use the config it was made with, another workdir, or --init_from to take "
-            "the parameters that fit."
+            f"Checkpoint: step {step} in {directory} belongs to another model or "
+            f"optimizer: {'; '.join(wrong[:3])}{more}. Use the config it was made "
+            "with, another workdir, or --init_from to take the parameters that fit."
         )
 
 

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 
 import jax
-from jax.extend import core
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +57,7 @@ def _walk(jaxpr, depends: list[bool]) -> tuple[Count, list[bool]]:
     known = dict(zip(jaxpr.invars, depends, strict=True))
 
     def of(atom) -> bool:
-        return not isinstance(atom, core.Literal) and known.get(atom, False)
+        return not hasattr(atom, "val") and known.get(atom, False)  # literals do not
 
     total = Count()
     for eqn in jaxpr.eqns:
@@ -119,7 +118,7 @@ def _round(body, operands, consts: int, carry: int | None = None):
 
 
 def _open(jaxpr):
-    return jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
+    return jaxpr.jaxpr if hasattr(jaxpr, "jaxpr") else jaxpr
 
 
 def _dot(eqn) -> int:

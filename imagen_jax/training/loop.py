@@ -12,13 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-import tqdm
 from etils import epath
 from jax.sharding import Mesh
 
 from imagen_jax import partitioning
 from imagen_jax.checkpoints import store
-from imagen_jax.training import flops, metrics
+from imagen_jax.training import flops, metrics, progress
 from imagen_jax.training import optimizer as optimizers
 from imagen_jax.training import state as training_state
 from imagen_jax.training import step as training_step
@@ -139,7 +138,26 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
         init_key, key = jax.random.split(jax.random.key(settings.seed))
         state, seen = begin(init_key, run, settings, checkpoints)
         start = int(state.step)
+        bar = progress.Progress(
+            start, settings.total_steps, show=settings.progress and first_process
+        )
+        stack.callback(bar.close)
+        if start >= settings.total_steps:
+            bar.say(f"Nothing to do: the run ends at step {settings.total_steps}.")
+            return state
+
+        batches = run.make_batches(0 if settings.overfit_one_batch else seen)
+        stack.callback(getattr(batches, "close", lambda: None))
+        first = next(batches)
+        if settings.overfit_one_batch:
+            batches = itertools.repeat(first)
+        else:
+            batches = itertools.chain([first], batches)
+        examples = jax.tree.leaves(first)[0].shape[0] * jax.process_count()
+
         frozen = partitioning.place(run.mesh, run.frozen)
+        work = flops.count(run.loss, key, state.params, frozen, first, trained=1)
+        work = work * jax.process_count()
         step = training_step.compiled(
             run.mesh,
             state,
@@ -148,39 +166,28 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
             ema_decay=run.ema_decay,
             accumulation=settings.accumulation,
         )
-        batches = run.make_batches(0 if settings.overfit_one_batch else seen)
-        if settings.overfit_one_batch:
-            batches = itertools.repeat(next(batches))
-
         log = None
         if first_process:
             log = metrics.Log(
                 settings.workdir, step=start, tensorboard=settings.tensorboard
             )
             stack.callback(log.close)
-        bar = stack.enter_context(_progress(start, settings, first_process))
         meter = metrics.Meter()
         guard = _NonFiniteGuard(settings)
-        work = None
         pending = None
 
         for done in range(start + 1, settings.total_steps + 1):
             with meter.waiting():
                 batch = partitioning.place_batch(run.mesh, next(batches))
-            if work is None:
-                work = flops.count(
-                    run.loss, key, state.params, frozen, batch, trained=1
-                )
-                examples = jax.tree.leaves(batch)[0].shape[0]
             state, device_metrics = step(key, state, frozen, batch)
             seen += examples
 
             # The metrics of a step are read while the next one runs ...
             if pending is not None:
                 meter.add(guard.read(*pending))
+                if done == start + 2:
+                    meter.restart()
             pending = (done, device_metrics)
-            if done == start + 2:
-                meter.restart()
             last = done == settings.total_steps
             stopping = told_to_stop() or (
                 jax.process_count() > 1 and checkpoints.preempted(done)
@@ -211,7 +218,10 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
                         "examples_seen": seen,
                         "skipped": guard.skipped,
                     }
-                    bar.show(done, record)
+                    bar.record(done, record)
+                    if log:
+                        log.scalars(done, record)
+                # After its line: a kill in between costs a step, not a line.
                 if save_now:
                     checkpoints.save(done, state, {"examples_seen": seen})
                 if sample_now and run.sample:
@@ -219,10 +229,10 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
                     if log:
                         log.image(done, "samples", image)
                 if evaluate_now and run.evaluate:
-                    record |= run.evaluate(done, state.ema_params)
-                if log and record:
-                    log.scalars(done, record)
-            bar.update(1)
+                    values = run.evaluate(done, state.ema_params)
+                    if log:
+                        log.scalars(done, values)
+            bar.advance()
             if stopping:
                 bar.say(
                     f"Stopped at step {done}; started again, it goes on from there."
@@ -285,48 +295,6 @@ class _NonFiniteGuard:
             )
         print(f"{what}; this batch is skipped.", file=sys.stderr)
         return values
-
-
-class _Bar(tqdm.tqdm):
-    """A progress bar; without a terminal, one line for each log."""
-
-    def show(self, step: int, record: Mapping[str, float]) -> None:
-        names = {
-            "loss": "loss",
-            "steps/s": "steps_per_second",
-            "img/s": "images_per_second",
-            "TFLOP/s": "model_tflops_per_second",
-        }
-        shown = {k: f"{record[n]:.3g}" for k, n in names.items() if n in record}
-        if self.lines:
-            text = "  ".join(f"{k} {v}" for k, v in shown.items())
-            print(f"step {step}/{self.last}  {text}", file=sys.stderr, flush=True)
-        else:
-            self.set_postfix(shown, refresh=False)
-
-    def say(self, text: str) -> None:
-        if self.speaks:
-            self.write(text, file=sys.stderr)
-
-
-def _progress(start: int, settings: LoopSettings, first_process: bool) -> _Bar:
-    speaks = settings.progress and first_process
-    terminal = sys.stderr.isatty()
-    bar = _Bar(
-        total=settings.total_steps,
-        initial=start,
-        disable=not (speaks and terminal),
-        unit="step",
-        dynamic_ncols=True,
-    )
-    bar.speaks, bar.lines, bar.last = (
-        speaks,
-        speaks and not terminal,
-        settings.total_steps,
-    )
-    if start:
-        bar.say(f"Going on from step {start}.")
-    return bar
 
 
 @contextlib.contextmanager
