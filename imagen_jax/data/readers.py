@@ -9,29 +9,14 @@ threads that draw ahead.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 
 from imagen_jax.data import preprocessors, tasks
+from imagen_jax.text import tokenizer
 
 READERS = ("grain", "seqio")
 LENGTH_OF_STREAM = 1 << 40
-
-
-class Tokenizer(Protocol):
-    """What turns captions into ids: `imagen_jax.text.tokenizer` has two."""
-
-    @property
-    def vocab_size(self) -> int:
-        """One more than the largest id."""
-        ...
-
-    def encode(
-        self, prompts: Sequence[str], length: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return ids int32 [B, L] and mask bool [B, L]."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +29,7 @@ class Reader:
     """
 
     source: tasks.Source
-    tokenizer: Tokenizer
+    tokenizer: tokenizer.Tokenizer
     batch_size: int
     length: int
     resolution: int = 64
@@ -82,10 +67,6 @@ class Reader:
         """Return this host's slice of the batch: global indices."""
         first = start + batch * self.batch_size + self.host_index * self.local_size
         return range(first, first + self.local_size)
-
-    def image(self, index: int) -> np.ndarray:
-        """Draw the picture of one example, cropped if the reader crops."""
-        return self.example(index)["image"]
 
     def example(self, index: int) -> dict:
         """Make one example {"image", "text"}, cropped if the reader crops."""
