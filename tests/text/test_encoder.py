@@ -1,0 +1,48 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.models import t5
+from imagen_jax.text import encoder, tokenizer
+
+MODULE = t5.T5Encoder(384, 8, 1, 2, 4, 16)
+ENCODER = encoder.TextEncoder(
+    module=MODULE, tokenizer=tokenizer.ByteTokenizer(), length=12
+)
+
+
+@pytest.fixture(scope="module")
+def params():
+    ids, mask = jnp.zeros((1, 4), int), jnp.ones((1, 4), bool)
+    init = jax.jit(lambda key: nn.unbox(MODULE.init(key, ids, mask)["params"]))
+    return init(jax.random.key(0))
+
+
+def test_padding_is_zero_and_text_is_not(params):
+    values, mask = ENCODER(params, ["red", ""])
+    assert values.shape == (2, 12, 8) and values.dtype == jnp.float32
+    np.testing.assert_array_equal(mask.sum(1), [4, 1])
+    assert (values[~mask] == 0).all()
+    assert (jnp.abs(values[mask]).max(-1) > 0).all()
+
+
+def test_a_prompt_is_embedded_alike_in_any_company(params):
+    together = ENCODER(params, ["red", "a longer"])
+    alone = ENCODER.encode(params, ["red"])
+    np.testing.assert_allclose(together.values[:1], alone.values, atol=1e-6)
+
+
+def test_a_prompt_too_long_is_refused(params):
+    with pytest.raises(ValueError, match="may have 11 tokens"):
+        ENCODER(params, ["twelve bytes"])
+
+
+def test_the_vocabulary_must_fit():
+    with pytest.raises(ValueError, match="384 ids, got 20"):
+        encoder.TextEncoder(
+            module=MODULE.clone(vocab_size=20),
+            tokenizer=tokenizer.ByteTokenizer(),
+            length=12,
+        )
