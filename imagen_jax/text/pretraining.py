@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from imagen_jax.models import t5
-from imagen_jax.types import Array, Bool, Int, Key, typechecked
+from imagen_jax.types import Array, Bool, Key, typechecked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
