@@ -180,9 +180,11 @@ def check(
 
 
 def _require_variance_preserving(level: noise.NoiseLevel) -> None:
-    if isinstance(level.alpha, jax.core.Tracer):
-        return
-    if not noise.is_variance_preserving(level):
+    try:
+        preserving = noise.is_variance_preserving(level)
+    except jax.errors.TracerArrayConversionError:
+        return  # Under jit the numbers are not known; `check` looks at the schedule.
+    if not preserving:
         raise ValueError(
             f"V: alpha^2 + sigma^2 = 1 is required, got alpha {level.alpha} and sigma "
             f"{level.sigma}. Use EPS or X with variance-exploding levels."

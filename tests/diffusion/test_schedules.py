@@ -1,0 +1,76 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.diffusion import noise, schedules
+
+ALL = [
+    schedules.CosineSchedule(),
+    schedules.LinearSchedule(),
+    schedules.ShiftedCosineSchedule(resolution=256),
+]
+T = jnp.linspace(0.0, 1.0, 1001)
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=lambda s: type(s).__name__)
+def test_logsnr_decreases_with_t_and_is_finite(schedule):
+    level = schedule(T)
+    assert np.all(np.diff(level.logsnr) < 0)
+    assert all(np.all(np.isfinite(field)) for field in level)
+    assert noise.is_variance_preserving(level)
+
+
+def test_cosine_equals_its_formula_in_float64():
+    t = np.asarray(T, np.float64)
+    first, last = np.arctan(np.exp([-10.0, 10.0]))
+    expected = -2 * np.log(np.tan(first + t * (last - first)))
+    # t itself carries a float32 rounding, which the tangent magnifies little.
+    np.testing.assert_allclose(ALL[0](T).logsnr, expected, atol=2e-5)
+
+
+def test_cosine_ends_at_its_limits():
+    logsnr = schedules.CosineSchedule(logsnr_min=-15.0, logsnr_max=12.0)(T).logsnr
+    np.testing.assert_allclose([logsnr[0], logsnr[-1]], [12.0, -15.0], atol=1e-5)
+
+
+def test_cosine_time_inverts_the_cosine_schedule():
+    # The cut at +-20 moves the ends by arctan(exp(-10)) = 4.5e-5.
+    np.testing.assert_allclose(noise.cosine_time(ALL[0](T)), T, atol=5e-5)
+
+
+def test_linear_is_the_continuous_twin_of_ddpm():
+    alpha_squared = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    logsnr = np.log(alpha_squared / (1 - alpha_squared))
+    t = np.arange(1, 1001) / 1000
+    twin = schedules.LinearSchedule()(jnp.asarray(t, jnp.float32)).logsnr
+    # The sum of log(1 - beta) and the integral of beta differ by beta^2 / 2 a step,
+    # and the first few steps by where in the step beta is taken.
+    np.testing.assert_allclose(twin, logsnr, atol=0.12)
+    np.testing.assert_allclose(twin[-1], -10.05, atol=0.01)
+
+
+def test_linear_is_capped_at_zero():
+    level = schedules.LinearSchedule(logsnr_max=12.0)(jnp.zeros(1))
+    np.testing.assert_allclose(level.logsnr, 12.0, rtol=1e-6)
+
+
+def test_a_shifted_picture_averaged_down_is_as_noisy_as_a_small_one():
+    # The mean of 4 x 4 pixels has the noise's variance divided by 16.
+    _, alpha, sigma = schedules.ShiftedCosineSchedule(resolution=256)(T)
+    small = schedules.CosineSchedule()(T)
+    snr_of_mean = alpha**2 / (sigma**2 / 16)
+    np.testing.assert_allclose(np.log(snr_of_mean), small.logsnr, atol=1e-4)
+
+
+def test_schedules_are_hashable_and_compare_by_value():
+    assert hash(schedules.CosineSchedule()) == hash(schedules.CosineSchedule())
+    assert schedules.LinearSchedule() == schedules.LinearSchedule()
+
+
+def test_bad_limits_are_refused():
+    with pytest.raises(ValueError, match="logsnr_min"):
+        schedules.CosineSchedule(logsnr_min=5.0, logsnr_max=-5.0)
+    with pytest.raises(ValueError, match="positive"):
+        schedules.ShiftedCosineSchedule(resolution=0)
+    with pytest.raises(ValueError, match="beta_min"):
+        schedules.LinearSchedule(beta_min=0.0)
