@@ -33,7 +33,7 @@ def uniform(
 
 @dataclasses.dataclass(frozen=True)
 class MinSNR:
-    """min(SNR, gamma) on the error of x (Hang et al. 2023, section 3.4).
+    """min(SNR, gamma) on the error of x (Hang et al. 2023).
 
     In the space of the target that is min(SNR, gamma) / SNR for eps, min(SNR, gamma)
     for x and min(SNR, gamma) / (SNR + 1) for v. Taken by logarithms, so that SNR =
@@ -68,7 +68,7 @@ def times(
 ) -> Float[Array, " B"]:
     """t ~ U(0, 1) for each example (Saharia et al. 2022, appendix F).
 
-    Stratified: t_i = (i / B + u) mod 1 with one u (Kingma et al. 2021, appendix I.1),
+    Stratified: t_i = (i / B + u) mod 1 with one u (Kingma et al. 2021, VDM),
     uniform for each example but evenly spread over the batch: a steadier loss.
     """
     if not stratified:

@@ -46,7 +46,7 @@ def from_x(
 def from_eps(
     eps: Float[Array, "B *data"], z: Float[Array, "B *data"], level: noise.NoiseLevel
 ) -> Prediction:
-    """x = (z - sigma eps) / alpha (Saharia et al. 2022, section 2.1)."""
+    """x = (z - sigma eps) / alpha (Saharia et al. 2022, appendix A)."""
     eps, z = eps.astype(jnp.float32), z.astype(jnp.float32)
     _, alpha, sigma = noise.broadcast(level, z)
     return Prediction((z - sigma * eps) / alpha, eps)

@@ -69,7 +69,7 @@ class ShiftedCosineSchedule:
     """The cosine schedule moved to another resolution.
 
     logsnr(t) = cosine(t) + 2 log(reference / resolution) (Hoogeboom et al. 2023,
-    "simple diffusion", section 3.1): averaging a picture down to `reference` pixels
+    "simple diffusion"): averaging a picture down to `reference` pixels
     then leaves it as noisy as the plain schedule leaves a picture of that size.
 
     Attributes:

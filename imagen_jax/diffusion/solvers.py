@@ -59,7 +59,7 @@ def _start(z: Array) -> State:
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DDIM:
-    """The deterministic sampler of Song et al. 2020: z_s = alpha_s x + sigma_s eps.
+    """z_s = alpha_s x + sigma_s eps, without noise (Song, Meng & Ermon 2020).
 
     With eps = (z_t - alpha_t x) / sigma_t this is Saharia et al. 2022, appendix A.
     """
