@@ -10,6 +10,20 @@ from imagen_jax.diffusion import solvers, thresholding
 from imagen_jax.types import Array
 
 THRESHOLDS = ("dynamic", "static", "none")
+SOLVERS = {"ddim": solvers.DDIM, "ancestral": solvers.Ancestral}
+
+
+def make_solver(name: str, **settings: float) -> solvers.Solver:
+    """A solver by name: "ddim", or "ancestral" with its `gamma` in [0, 1].
+
+    Raises:
+      ValueError: for another name.
+    """
+    if name not in SOLVERS:
+        raise ValueError(
+            f"sampling: solver must be one of {sorted(SOLVERS)}, got {name!r}."
+        )
+    return SOLVERS[name](**settings)
 
 
 @partial(

@@ -1,7 +1,6 @@
 """One stage of a cascade: where a network meets the mathematics of diffusion."""
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,9 +24,6 @@ from imagen_jax.text import encoder as text_encoder
 from imagen_jax.types import Array, Float, Key
 
 Params = Any
-Denoiser = Callable[
-    [Array, noise.NoiseLevel, conditioning.Conditioning], prediction.Prediction
-]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +41,7 @@ class Stage:
       encoder: the frozen text encoder (ids, mask) -> values used in `loss`; None
         when batches bring embeddings.
       weight: the loss weighting (level, parameterization) -> [B].
+      stratified: spread the batch's times evenly instead of drawing each alone.
       text_drop: share of training examples whose text is replaced by the null.
       aug_schedule: aug_level in [0, 1] -> noise on the low-resolution input.
     """
@@ -60,6 +57,7 @@ class Stage:
     text_length: int = 0
     encoder: nn.Module | None = None
     weight: losses.Weight = losses.uniform
+    stratified: bool = False
     text_drop: float = 0.1
     # Paper silent: which schedule maps aug_level to noise; cosine assumed.
     aug_schedule: schedules.NoiseSchedule = schedules.CosineSchedule()
@@ -108,7 +106,7 @@ class Stage:
         noise_input = noise.cosine_time(level)
         return self.network.apply({"params": params}, z, noise_input, cond)
 
-    def denoiser(self, params: Params) -> Denoiser:
+    def denoiser(self, params: Params) -> prediction.Denoiser:
         """Bind parameters: (z, level, cond) -> Prediction."""
 
         def denoise(z, level, cond):
@@ -183,8 +181,9 @@ class Stage:
             cond,
             partial(self.output, params),
             self.schedule,
-            self.parameterization,
-            self.weight,
+            parameterization=self.parameterization,
+            weight=self.weight,
+            stratified=self.stratified,
         )
         return loss, {}
 
@@ -193,7 +192,7 @@ class Stage:
         params: Params,
         recipe: SamplingRecipe,
         uncond: conditioning.Conditioning | None = None,
-    ) -> Denoiser:
+    ) -> prediction.Denoiser:
         """The denoiser under a recipe's guidance, then its thresholding."""
         denoise = self.denoiser(params)
         if recipe.w is not None:
@@ -241,7 +240,7 @@ class Stage:
         fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
         denoise = self.guided(params, recipe, uncond)
         return self.sampler(recipe).advance(
-            fold(keys, 2), denoise, state, cond, first, count
+            fold(keys, 2), denoise, state, cond, first=first, count=count
         )
 
     def sample(

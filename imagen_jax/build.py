@@ -1,0 +1,358 @@
+"""From plain values to objects: the only reader of config keys.
+
+One short function a part. A key that no part knows, or that a part needs and does not
+find, is an error naming it.
+"""
+
+import dataclasses
+import difflib
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import ml_collections
+from etils import epath
+
+from imagen_jax import partitioning
+from imagen_jax.cascade import cascade, recipe, stage, text_to_image
+from imagen_jax.checkpoints import model_directory, store
+from imagen_jax.data import readers, tasks
+from imagen_jax.diffusion import losses, prediction, schedules
+from imagen_jax.evaluation import grid
+from imagen_jax.models import efficient_unet, t5, unet
+from imagen_jax.text import encoder, pretraining, tokenizer
+from imagen_jax.training import loop, optimizer, step
+
+NETWORKS = {"unet": unet.UNet, "efficient_unet": efficient_unet.EfficientUNet}
+SCHEDULES = {"cosine": schedules.CosineSchedule, "linear": schedules.LinearSchedule}
+
+Config = ml_collections.ConfigDict
+
+
+def construct(cls: type, where: str, values: Mapping[str, Any]) -> Any:
+    """Call a dataclass with config values, checking their names first."""
+    known = {
+        f.name for f in dataclasses.fields(cls) if f.init and f.name not in LINEN_FIELDS
+    }
+    for name in values:
+        if name not in known:
+            close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
+            raise ValueError(
+                f"config.{where}.{name}: {cls.__name__} has no such field; did you "
+                f"mean {close[0]!r}?"
+            )
+    return cls(**{name: frozen(value) for name, value in values.items()})
+
+
+LINEN_FIELDS = {"parent", "name"}
+
+
+def frozen(value: Any) -> Any:
+    """Lists and config groups as hashable tuples."""
+    return tuple(frozen(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def typed(cls_by_name: Mapping[str, type], where: str, values: Config) -> Any:
+    """Construct the class that the group's `type` names with its other keys."""
+    rest = dict(values)
+    name = rest.pop("type")
+    if name not in cls_by_name:
+        raise ValueError(
+            f"config.{where}.type: must be one of {sorted(cls_by_name)}, got {name!r}."
+        )
+    return construct(cls_by_name[name], where, rest)
+
+
+def make_tokenizer(config: Config) -> tokenizer.Tokenizer:
+    """The tokenizer of `config.text`."""
+    if config.text.tokenizer == "bytes":
+        return tokenizer.ByteTokenizer()
+    if config.text.tokenizer == "sentencepiece":
+        if not config.text.sentencepiece:
+            raise ValueError(
+                "config.text.sentencepiece: the path of a SentencePiece model is "
+                "required, got ''. T5's is spiece.model in its Hugging Face folder."
+            )
+        return tokenizer.SentencePieceTokenizer(config.text.sentencepiece)
+    raise ValueError(
+        "config.text.tokenizer: must be 'bytes' or 'sentencepiece', got "
+        f"{config.text.tokenizer!r}."
+    )
+
+
+def make_text_module(config: Config) -> t5.T5Encoder:
+    """The text encoder's network of `config.text`."""
+    return construct(t5.T5Encoder, "text.encoder", config.text.encoder)
+
+
+def make_text_encoder(config: Config) -> encoder.TextEncoder:
+    """Tokenizer and network together."""
+    return encoder.TextEncoder(
+        module=make_text_module(config),
+        tokenizer=make_tokenizer(config),
+        length=config.text.length,
+    )
+
+
+def make_weight(name: str) -> losses.Weight:
+    """The loss weighting by name: "uniform" or "min_snr"."""
+    if name == "uniform":
+        return losses.uniform
+    if name == "min_snr":
+        return losses.min_snr()
+    raise ValueError(
+        f"config.diffusion.weight: must be 'uniform' or 'min_snr', got {name!r}."
+    )
+
+
+def make_stage(config: Config) -> stage.Stage:
+    """The stage that a config of kind "stage" describes."""
+    diffusion = config.diffusion
+    return stage.Stage(
+        name=config.name,
+        network=typed(NETWORKS, "network", config.network),
+        schedule=typed(SCHEDULES, "diffusion.schedule", diffusion.schedule),
+        parameterization=prediction.by_name(diffusion.parameterization),
+        resolution=config.stage.resolution,
+        low_resolution=config.stage.low_resolution or None,
+        text_dim=config.text.encoder.d_model,
+        text_length=config.text.length,
+        encoder=make_text_module(config),
+        weight=make_weight(diffusion.weight),
+        stratified=diffusion.stratified,
+        text_drop=diffusion.text_drop,
+        aug_schedule=typed(SCHEDULES, "diffusion.aug_schedule", diffusion.aug_schedule),
+    )
+
+
+def make_recipe(config: Config) -> recipe.SamplingRecipe:
+    """The sampling recipe of `config.sampling`."""
+    values = dict(config.sampling)
+    values["solver"] = recipe.make_solver(**values["solver"])
+    return construct(recipe.SamplingRecipe, "sampling", values)
+
+
+def make_text_task(config: Config) -> pretraining.MaskedTokenTask:
+    """The text encoder's pretraining of a config of kind "text"."""
+    return construct(
+        pretraining.MaskedTokenTask,
+        "pretraining",
+        {"encoder": make_text_module(config), **config.pretraining},
+    )
+
+
+def param_counts(config: Config) -> dict[str, dict[str, int]]:
+    """Parameters by top-level module, of the trained and of the frozen network."""
+    key = jax.random.key(0)
+    if config.kind == "text":
+        return {
+            "network": count(jax.eval_shape(make_text_task(config).init, key)),
+            "text encoder (frozen)": {},
+        }
+    text = encoder_init(make_text_module(config), config.text.length)
+    return {
+        "network": count(jax.eval_shape(make_stage(config).init, key)),
+        "text encoder (frozen)": count(jax.eval_shape(text, key)),
+    }
+
+
+def count(tree: Any) -> dict[str, int]:
+    """Numbers of scalars under each top-level name."""
+    return {
+        name: sum(leaf.size for leaf in jax.tree.leaves(sub))
+        for name, sub in tree.items()
+    }
+
+
+def encoder_init(module: t5.T5Encoder, length: int):
+    """A function key -> the text encoder's boxed parameters."""
+    ids = jax.numpy.zeros((1, length), int)
+    return lambda key: module.init(key, ids, ids == 0)["params"]
+
+
+def shapes_of(init: Callable[[jax.Array], Any]) -> Any:
+    """The shapes of the parameters that an init function would make."""
+    return nn.unbox(jax.eval_shape(init, jax.random.key(0)))
+
+
+def model_folder(model: str) -> pathlib.Path:
+    """The directory of a shipped model's name, or the directory itself."""
+    shipped = pathlib.Path(__file__).parent / "published" / model
+    if model and (shipped / "model.json").is_file():
+        return shipped
+    if not pathlib.Path(model).is_dir():
+        root = shipped.parent
+        names = sorted(p.parent.name for p in root.glob("*/model.json"))
+        raise ValueError(
+            f"model: {model!r} is neither a shipped model ({', '.join(names)}) nor a "
+            "directory."
+        )
+    return pathlib.Path(model)
+
+
+def text_params(config: Config) -> Any:
+    """The trained parameters of the text encoder, from `config.text.weights`.
+
+    They come from the working directory of a config of kind "text", from a model
+    directory, or from a shipped model's name.
+    """
+    where = config.text.weights
+    if not where:
+        raise ValueError(
+            "config.text.weights: a trained text encoder is required, got ''. Train "
+            "one with `imagen-jax train --config text/byte_t5 --workdir DIR` and give "
+            "--config.text.weights=DIR."
+        )
+    module = make_text_module(config)
+    shapes = shapes_of(encoder_init(module, config.text.length))
+    checkpoints = epath.Path(where) / "checkpoints"
+    if checkpoints.exists():
+        return store.load(checkpoints, "ema_params")["encoder"]
+    return model_directory.parameters(model_folder(where), "text")(shapes)
+
+
+def make_source(config: Config, split: str) -> tasks.Source:
+    """The examples of `config.data.task`: "train" or "heldout"."""
+    return tasks.by_name(config.data.task, split)
+
+
+def make_reader(config: Config) -> readers.Reader:
+    """The stream of batches of `config.data`, this process's share."""
+    ratio = 1
+    if config.kind == "stage" and config.stage.low_resolution:
+        ratio = config.stage.resolution // config.stage.low_resolution
+    return readers.Reader(
+        source=make_source(config, "train"),
+        tokenizer=make_tokenizer(config),
+        batch_size=config.data.batch_size,
+        length=config.text.length,
+        resolution=config.stage.resolution if config.kind == "stage" else 1,
+        seed=config.data.seed,
+        crop=config.data.crop or None,
+        crop_multiple=ratio,
+        host_index=jax.process_index(),
+        host_count=jax.process_count(),
+        reader=config.data.reader,
+        threads=config.data.threads,
+    )
+
+
+def make_examples(config: Config, module: stage.Stage, params: Any) -> grid.Examples:
+    """Held-out captions to draw while training, with their pictures' low-res."""
+    source = make_source(config, "heldout")
+    seed, size = config.data.seed, module.resolution
+    number = range(config.training.sample_num)
+    texts = [source.text(seed, i) for i in number]
+    pictures = []
+    if module.low_resolution is not None:
+        pictures = [source.example(seed, i, size)["image"] for i in number]
+    embedding = make_text_encoder(config)(params, texts)
+    return grid.examples_of(module, embedding, texts, pictures)
+
+
+def make_optimizer(config: Config):
+    """The optimizer and its learning-rate schedule."""
+    values = dict(config.optimizer)
+    schedule = optimizer.learning_rate(
+        values.pop("peak_lr"),
+        warmup_steps=values.pop("warmup_steps"),
+        decay=values.pop("decay"),
+        total_steps=config.training.steps,
+    )
+    values["clip_norm"] = values["clip_norm"] or None
+    return optimizer.make(values.pop("kind"), schedule=schedule, **values), schedule
+
+
+def training_run(config: Config) -> loop.TrainingRun:
+    """What `imagen-jax train` trains: a stage, or a text encoder."""
+    mesh = partitioning.make_mesh(config.mesh)
+    rule, schedule = make_optimizer(config)
+    reader = make_reader(config)
+    common = {
+        "optimizer": rule,
+        "schedule": schedule,
+        "ema_decay": step.ema_decay(
+            config.training.ema_decay, warmup=config.training.ema_warmup
+        ),
+        "make_batches": reader.batches,
+        "mesh": mesh,
+    }
+    if config.kind == "text":
+        task = make_text_task(config)
+        return loop.TrainingRun(loss=task.loss, init=task.init, **common)
+    module, params = make_stage(config), text_params(config)
+    sample = None
+    if config.training.sample_every:
+        examples = make_examples(config, module, params)
+        settings = make_recipe(config)
+        sample = lambda _, ema: grid.sheet(module, ema, settings, examples)  # noqa: E731
+    return loop.TrainingRun(
+        loss=module.loss, init=module.init, frozen=params, sample=sample, **common
+    )
+
+
+def loop_settings(config: Config, workdir: str, **flags: Any) -> loop.LoopSettings:
+    """How long, where and how often, from `config.training` and the flags."""
+    values = dict(config.training)
+    for name in ("ema_decay", "ema_warmup", "sample_num"):
+        values.pop(name)
+    values["total_steps"] = values.pop("steps")
+    values |= {"workdir": workdir, "seed": config.seed, **flags}
+    return construct(loop.LoopSettings, "training", values)
+
+
+def load(model: str) -> text_to_image.TextToImage:
+    """A trained cascade from a shipped model's name or a model directory."""
+    folder = model_folder(model)
+    configs = [Config(values) for values in model_directory.read(folder)]
+    stages = tuple(make_stage(config) for config in configs)
+    text = make_text_encoder(configs[0])
+    shapes = shapes_of(encoder_init(text.module, text.length))
+    return text_to_image.TextToImage(
+        cascade=cascade.Cascade(stages=stages),
+        encoder=text,
+        text_params=model_directory.parameters(folder, "text")(shapes),
+        params=tuple(partial(stage_params, folder, module) for module in stages),
+        recipes=tuple(make_recipe(config) for config in configs),
+    )
+
+
+def stage_params(folder: pathlib.Path, module: stage.Stage) -> Any:
+    """One stage's parameters from a model directory."""
+    return model_directory.parameters(folder, module.name)(shapes_of(module.init))
+
+
+def read_config(workdir: str) -> Config:
+    """The config that a working directory was trained with."""
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        raise ValueError(
+            f"{workdir}: no config.json; give a working directory of "
+            "`imagen-jax train`."
+        )
+    return Config(json.loads(path.read_text()))
+
+
+def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:
+    """Put trained stages and their text encoder into a model directory.
+
+    Returns:
+      Its size in bytes.
+    """
+    configs = [read_config(workdir) for workdir in workdirs]
+    cascade.Cascade(stages=tuple(make_stage(config) for config in configs))
+    trees = {"text": text_params(configs[0])}
+    for workdir, config in zip(workdirs, configs, strict=True):
+        if config.text.encoder != configs[0].text.encoder:
+            raise ValueError(
+                f"export: {workdir} was trained with another text encoder than "
+                f"{workdirs[0]}."
+            )
+        trees[config.name] = store.load(epath.Path(workdir) / "checkpoints", part)
+    return model_directory.write(
+        out, [config.to_dict() for config in configs], trees, dtype
+    )

@@ -1,0 +1,85 @@
+"""`imagen-jax train`: train a stage or a text encoder from a config."""
+
+import argparse
+import json
+
+from etils import epath
+
+from imagen_jax.commands import configs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of this command."""
+    parser.add_argument(
+        "--config",
+        required=True,
+        help="name (emoji/base) or file of a config; any key is overridden as "
+        "--config.key=value",
+    )
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        help="gets checkpoints, logs and samples; a run that is there goes on",
+    )
+    parser.add_argument(
+        "--init_from",
+        help="begin with the parameters of a working directory or safetensors file",
+    )
+    parser.add_argument(
+        "--overfit_one_batch",
+        action="store_true",
+        help="train on the first batch only: a quick check that it can be learned",
+    )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one process of several: call jax.distributed.initialize() first",
+    )
+    parser.set_defaults(takes_config=True)
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Train until the config's number of steps."""
+    config = configs.load(args.config)
+    configs.override(config, rest)
+
+    import jax
+
+    if args.distributed:
+        jax.distributed.initialize()
+
+    from imagen_jax import build
+    from imagen_jax.training import loop
+
+    if jax.process_index() == 0:
+        write_config(config, args.workdir)
+    training = build.training_run(config)
+    settings = build.loop_settings(
+        config,
+        args.workdir,
+        init_from=args.init_from,
+        overfit_one_batch=args.overfit_one_batch,
+    )
+    loop.train(training, settings)
+    return 0
+
+
+def write_config(config, workdir: str) -> None:
+    """Leave the config in the working directory, refusing another network's.
+
+    Lengths and rates may change between runs; what the checkpoints' arrays depend on
+    may not.
+    """
+    folder = epath.Path(workdir)
+    path = folder / "config.json"
+    if path.exists() and (folder / "checkpoints").exists():
+        before = json.loads(path.read_text())
+        after = json.loads(config.to_json_best_effort())
+        for group in ("kind", "network", "text", "stage"):
+            if group in before and before[group] != after.get(group):
+                raise ValueError(
+                    f"--workdir: {workdir} holds a run with another config.{group}; "
+                    "use a new directory, or --init_from it."
+                )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(json.loads(config.to_json_best_effort()), indent=1))
