@@ -127,6 +127,12 @@ class EfficientUNet(nn.Module):
                     f"EfficientUNet: 2 * {width} channels must be a multiple of "
                     f"{self.heads} heads."
                 )
+        stem = self.stem_channels or self.channels[0]
+        if self.strides[0] == 1 and stem != self.channels[0]:
+            raise ValueError(
+                "EfficientUNet: with a first stride of 1, stem_channels must equal "
+                f"the first level's {self.channels[0]}, got {stem}."
+            )
 
     @property
     def size_multiple(self) -> int:
@@ -194,11 +200,6 @@ class EfficientUNet(nn.Module):
             out = self.channels[i - 1] if i else stem_channels
             block = blocks.UBlock(**self._options(i), out_channels=out, name=f"up_{i}")
             x = block(x, emb, text, mask)
-        if x.shape[-1] != stem_channels:
-            raise ValueError(
-                "EfficientUNet: with a first stride of 1, stem_channels must equal "
-                f"the first level's {self.channels[0]}, got {stem_channels}."
-            )
         # Paper silent: whether the stem has a skip connection. Without one the head
         # would see no pixel of the input at full resolution. It is added whatever
         # `merge` says: at 1024 x 1024 a concatenation is the largest array of all.
