@@ -59,6 +59,11 @@ class Reader:
             )
 
     @property
+    def side(self) -> int:
+        """Height and width of the pictures."""
+        return self.resolution if self.crop is None else self.crop
+
+    @property
     def local_size(self) -> int:
         """Examples of a batch on this host."""
         return self.batch_size // self.host_count
@@ -95,8 +100,14 @@ class Reader:
         if start < 0:
             raise ValueError(f"Reader: start must not be negative, got {start}.")
         if self.reader == "seqio":
-            from imagen_jax.data import seqio_tasks
-
+            try:
+                from imagen_jax.data import seqio_tasks
+            except ImportError as error:
+                raise ValueError(
+                    "Reader: reader=seqio requires seqio and TensorFlow, which cannot "
+                    f"be imported ({error}). "
+                    'Fix: pip install "imagen_jax[seqio]", or take reader=grain.'
+                ) from error
             return seqio_tasks.batches(self, start)
         return grain_batches(self, start)
 

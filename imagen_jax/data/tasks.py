@@ -13,6 +13,7 @@ from imagen_jax.data import emoji, order, shapes
 
 Window = tuple[int, int, int]
 
+SPLITS = ("train", "heldout")
 BLOCK = 1 << 12
 MIXTURE_SALT = 0x3117
 
@@ -45,17 +46,24 @@ class Source(Protocol):
 class Task:
     """One kind of scene, captioned and, unless `render` is None, drawn.
 
-    scene(seed, index) makes what both share; caption(scene) says it and
+    scene(seed, index, split) makes what both share; caption(scene) says it and
     render(scene, resolution, window) draws it as uint8 [H, W, 3]. `size` is the number
     of distinct indices, None where there is no end; a sized task is shuffled anew in
     each epoch.
     """
 
     name: str
-    scene: Callable[[int, int], Any]
+    scene: Callable[[int, int, str], Any]
     caption: Callable[[Any], str]
     render: Callable[[Any, int, Window | None], np.ndarray] | None = None
     size: int | None = None
+    split: str = "train"
+
+    def __post_init__(self):
+        if self.split not in SPLITS:
+            raise ValueError(
+                f"Task: split must be one of {SPLITS}, got {self.split!r}."
+            )
 
     @property
     def has_image(self) -> bool:
@@ -67,7 +75,7 @@ class Task:
         if self.size is not None:
             epoch, position = divmod(index, self.size)
             index = order.permute(position, self.size, order.digest(seed, epoch))
-        return self.scene(seed, index)
+        return self.scene(seed, index, self.split)
 
     def text(self, seed: int, index: int) -> str:
         """Return the caption alone, without drawing."""
@@ -155,7 +163,8 @@ def shapes_task(split: str = "train") -> Task:
     """Coloured shapes with relations; split "train" or "heldout"."""
     return Task(
         name="shapes",
-        scene=functools.partial(shapes.scene, split=check_split(split)),
+        split=split,
+        scene=shapes.scene,
         caption=shapes.caption,
         render=shapes.render,
     )
@@ -165,7 +174,8 @@ def emoji_task(split: str = "train") -> Task:
     """Noto Color Emoji on coloured grounds; split "train" or "heldout"."""
     return Task(
         name="emoji",
-        scene=functools.partial(emoji.scene, split=check_split(split)),
+        split=split,
+        scene=emoji.scene,
         caption=emoji.caption,
         render=emoji.render,
     )
@@ -187,13 +197,6 @@ def scenes_mixture(split: str = "train") -> Mixture:
         sources=(emoji_task(split), shapes_task(split)),
         weights=(0.8, 0.2),
     )
-
-
-def check_split(split: str) -> str:
-    """Return the split, or raise if there is no such split."""
-    if split not in ("train", "heldout"):
-        raise ValueError(f'tasks: split must be "train" or "heldout", got {split!r}.')
-    return split
 
 
 def by_name(name: str, split: str = "train") -> Source:

@@ -25,7 +25,6 @@ SOLID = 0.5
 FAINT = 0.3
 # Mean absolute difference from the best mask, as a part of both areas.
 MISFIT = 0.22
-POINTS = 5
 
 PHRASE = re.compile(
     rf"an? ({'|'.join(shapes.COLORS)}) ({'|'.join(shapes.SHAPES)})"
@@ -185,7 +184,8 @@ def misfit(alpha: np.ndarray, shape: str) -> float:
     x = (alpha.sum(0) @ columns) / mass
     y = (alpha.sum(1) @ rows) / mass - CENTROIDS[shape] * radius
     nudge = nudges()
-    sub = (np.arange(POINTS) + 0.5) / POINTS
+    points = 5 if max(alpha.shape) <= 12 else 3
+    sub = (np.arange(points) + 0.5) / points
     fine_y = (np.arange(alpha.shape[0])[:, None] + sub).ravel()
     fine_x = (np.arange(alpha.shape[1])[:, None] + sub).ravel()
     size = radius * nudge[:, 2, None]
@@ -195,7 +195,7 @@ def misfit(alpha: np.ndarray, shape: str) -> float:
         ((fine_y - y - nudge[:, 1, None]) / size)[:, :, None],
     )
     masks = inside.reshape(
-        len(nudge), alpha.shape[0], POINTS, alpha.shape[1], POINTS
+        len(nudge), alpha.shape[0], points, alpha.shape[1], points
     ).mean((2, 4))
     masks = np.concatenate([masks, soften(masks)])
     gaps = np.abs(masks - alpha).sum((1, 2)) / (masks.sum((1, 2)) + mass)
@@ -222,7 +222,7 @@ def identify(mask: np.ndarray, others: np.ndarray, alphas: np.ndarray) -> Seen:
 
 @typechecked
 def look(image: UInt8[np.ndarray, "H W 3"]) -> tuple[list[Seen], float]:
-    """Find the objects in a picture, and the part of it that is neither they nor ground."""
+    """Find the objects, and the part of the picture that is neither they nor ground."""
     pixels = shrink(image)
     alphas, labels = unmix(pixels)
     strength = np.take_along_axis(alphas, labels[..., None], -1)[..., 0]
