@@ -178,7 +178,10 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
 
         for done in range(start + 1, settings.total_steps + 1):
             with meter.waiting():
-                batch = partitioning.place_batch(run.mesh, next(batches))
+                batch = next(batches, None)
+                if batch is None:
+                    raise ValueError(f"Training: the data ended after step {done - 1}.")
+                batch = partitioning.place_batch(run.mesh, batch)
             state, device_metrics = step(key, state, frozen, batch)
             seen += examples
 
@@ -214,7 +217,7 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
             with meter.paused():
                 if log_now:
                     record |= {
-                        "learning_rate": float(run.schedule(done - 1)),
+                        "learning_rate": np.asarray(run.schedule(done - 1)).item(),
                         "examples_seen": seen,
                         "skipped": guard.skipped,
                     }

@@ -1,11 +1,10 @@
 """Adafactor and Adam with warmup and decay, as the paper trains its networks."""
 
-from collections.abc import Callable
-
 import jax
 import optax
 
-Schedule = Callable[[int], float]
+# Updates done -> learning rate.
+Schedule = optax.Schedule
 
 KINDS = ("adam", "adafactor")
 DECAYS = ("cosine", "linear", "constant")

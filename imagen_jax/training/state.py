@@ -30,7 +30,7 @@ class TrainState(NamedTuple):
       opt_state: the optimizer's state.
     """
 
-    step: Array
+    step: Any
     params: Tree
     ema_params: Tree
     opt_state: Tree
@@ -61,18 +61,14 @@ def abstract(
     params = partitioning.unbox(boxed)
     by_param = partitioning.param_shardings(mesh, boxed)
     shapes = jax.eval_shape(lambda p: from_params(p, optimizer), params)
-    shardings = TrainState(
-        step=partitioning.replicated(mesh),
-        params=by_param,
-        ema_params=by_param,
-        opt_state=partitioning.optimizer_shardings(
-            mesh, params, by_param, shapes.opt_state
-        ),
+    by_state = partitioning.optimizer_shardings(
+        mesh, params, by_param, shapes.opt_state
     )
+    whole = partitioning.replicated(mesh)
     return jax.tree.map(
         lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
         shapes,
-        shardings,
+        TrainState(whole, by_param, by_param, by_state),
     )
 
 

@@ -79,7 +79,7 @@ def train_step(
     value, metrics, grads = _gradients(
         key, state.params, frozen, batch, loss=loss, parts=accumulation
     )
-    grad_norm = optax.global_norm(grads)
+    grad_norm = _norm(grads)
     finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -96,12 +96,19 @@ def train_step(
         **metrics,
         "loss": value,
         "grad_norm": grad_norm,
-        "param_norm": optax.global_norm(params),
+        "param_norm": _norm(params),
         "nonfinite": 1.0 - finite,
     }
     metrics = jax.tree.map(lambda m: jnp.asarray(m, jnp.float32), metrics)
     new = training_state.TrainState(state.step + 1, params, ema_params, opt_state)
     return new, metrics
+
+
+def _norm(tree: Tree) -> Array:
+    """The Euclidean norm of all numbers of a tree, in float32."""
+    return jnp.sqrt(
+        sum(jnp.sum(jnp.square(a.astype(jnp.float32))) for a in jax.tree.leaves(tree))
+    )
 
 
 def _gradients(key, params, frozen, batch, *, loss: Loss, parts: int):
