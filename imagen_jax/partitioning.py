@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import flax.linen as nn
 import jax
 import numpy as np
+from flax.linen import spmd
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 # Mesh axes: "data" and "fsdp" split the batch, "fsdp" also splits parameters, "tensor"
@@ -111,7 +112,7 @@ def param_shardings(mesh: Mesh, boxed_shapes):
         unknown = {n for n in names if n is not None} - known
         if unknown:
             raise ValueError(f"RULES: no rule for logical axes {sorted(unknown)}.")
-        mesh_spec = nn.logical_to_mesh_axes(names, RULES) or ()
+        mesh_spec = spmd.logical_to_mesh_axes(names, RULES) or ()
         fitted = [
             axis if axis and size % mesh.shape[axis] == 0 else None
             for axis, size in zip(mesh_spec, leaf.shape, strict=False)

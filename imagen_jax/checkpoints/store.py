@@ -1,6 +1,6 @@
 """Checkpoints of a run in one folder: the only file that knows Orbax."""
 
-import pathlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +12,7 @@ from etils import epath
 from imagen_jax.checkpoints import checksums
 
 Tree = Any
+Folder = str | os.PathLike
 
 
 class CheckpointError(RuntimeError):
@@ -26,7 +27,7 @@ class Store:
     the earlier ones intact. Use as a context manager, or call `close`.
     """
 
-    def __init__(self, directory: str | pathlib.Path, *, keep: int = 3):
+    def __init__(self, directory: Folder, *, keep: int = 3):
         """Open or make the folder, and remove what a killed save has left in it."""
         self.directory = epath.Path(directory).absolute()
         self._saving: int | None = None
@@ -95,7 +96,7 @@ class Store:
                     position=ocp.args.JsonRestore(),
                 ),
             )
-            return read.state, dict(read.position)
+            return read["state"], dict(read["position"])
         except Exception as error:
             raise _unreadable(self.directory, step, error) from error
 
@@ -118,7 +119,7 @@ class Store:
         self._manager.close()
 
 
-def steps(directory: str | pathlib.Path) -> list[int]:
+def steps(directory: Folder) -> list[int]:
     """The steps saved whole in a folder, oldest first; touches nothing in it."""
     root = epath.Path(directory)
     if not root.exists():
@@ -132,7 +133,7 @@ def steps(directory: str | pathlib.Path) -> list[int]:
     )
 
 
-def find_step(directory: str | pathlib.Path, step: int | None = None) -> int:
+def find_step(directory: Folder, step: int | None = None) -> int:
     """The step asked for, or the newest one.
 
     Raises:
@@ -151,7 +152,7 @@ def find_step(directory: str | pathlib.Path, step: int | None = None) -> int:
 
 
 def load(
-    directory: str | pathlib.Path,
+    directory: Folder,
     part: str = "ema_params",
     *,
     step: int | None = None,
