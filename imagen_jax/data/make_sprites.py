@@ -12,9 +12,9 @@ import io
 import json
 import pathlib
 import unicodedata
+from typing import Any
 
 import numpy as np
-from fontTools import ttLib
 from PIL import Image
 
 from imagen_jax.data import sprites
@@ -99,7 +99,7 @@ OBJECTS = {
 COLUMNS = 9
 
 
-def bitmaps(font: ttLib.TTFont) -> dict[int, Image.Image]:
+def bitmaps(font: Any) -> dict[int, Image.Image]:
     """Read the font's own 136 x 128 pictures, RGBA with straight alpha."""
     glyphs, cmap = font["CBDT"].strikeData[0], font.getBestCmap()
     return {
@@ -111,7 +111,8 @@ def bitmaps(font: ttLib.TTFont) -> dict[int, Image.Image]:
 def sprite(bitmap: Image.Image) -> Image.Image:
     """Cut an emoji to its ink and centre it in a square tile, RGBA."""
     bitmap = bitmap.convert("RGBA")
-    ink = bitmap.crop(bitmap.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox())
+    visible = np.asarray(bitmap.getchannel("A")) > 8
+    ink = bitmap.crop(Image.fromarray(visible.astype(np.uint8)).getbbox())
     scale = sprites.TILE / max(ink.size)
     width, height = (max(1, round(side * scale)) for side in ink.size)
     ink = ink.resize((width, height), Image.Resampling.LANCZOS)
@@ -124,7 +125,9 @@ def sprite(bitmap: Image.Image) -> Image.Image:
 
 def make(font_path: pathlib.Path, folder: pathlib.Path) -> None:
     """Write sprites.png and sprites.json into the folder."""
-    font = ttLib.TTFont(font_path)
+    from fontTools import ttLib  # only this script needs it
+
+    font: Any = ttLib.TTFont(font_path)
     pictures = bitmaps(font)
     rows = -(-len(OBJECTS) // COLUMNS)
     sheet = Image.new("RGBA", (COLUMNS * sprites.TILE, rows * sprites.TILE))
@@ -154,7 +157,7 @@ def make(font_path: pathlib.Path, folder: pathlib.Path) -> None:
 
 def main() -> None:
     """Read the command line and make the sheet."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Make the sprite sheet of the emoji.")
     parser.add_argument("font", type=pathlib.Path, help="NotoColorEmoji.ttf")
     parser.add_argument(
         "--folder", type=pathlib.Path, default=sprites.ASSETS, help="where to write"

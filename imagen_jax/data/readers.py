@@ -114,7 +114,7 @@ class Reader:
 
 @dataclasses.dataclass(frozen=True)
 class BatchSource:
-    """A grain random-access source: the element at i is this host's i-th batch."""
+    """A grain random-access source: element k is this host's k-th batch."""
 
     reader: Reader
     start: int
@@ -122,8 +122,8 @@ class BatchSource:
     def __len__(self) -> int:
         return LENGTH_OF_STREAM // self.reader.batch_size
 
-    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        return self.reader.batch(self.reader.indices(self.start, int(i)))
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return self.reader.batch(self.reader.indices(self.start, int(index)))
 
 
 def grain_batches(reader: Reader, start: int) -> Iterator[dict[str, np.ndarray]]:

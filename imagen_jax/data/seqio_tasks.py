@@ -119,7 +119,8 @@ def task(name: str, splits: Mapping[str, readers.Reader], start: int = 0) -> seq
         count = readers.LENGTH_OF_STREAM // reader.batch_size * reader.local_size
 
         def locate(place: tf.Tensor) -> dict[str, tf.Tensor]:
-            batch, offset = place // reader.local_size, place % reader.local_size
+            batch = place // reader.local_size
+            offset = place - batch * reader.local_size
             first = start + reader.host_index * reader.local_size
             index = first + batch * reader.batch_size + offset
             return {"index": index, "split": tf.constant(which)}
@@ -153,7 +154,7 @@ def task(name: str, splits: Mapping[str, readers.Reader], start: int = 0) -> seq
         dataset = dataset.batch(CHUNK).map(read, some.threads, deterministic=True)
         return dataset.unbatch().map(cut)
 
-    features: dict[str, seqio.Feature] = {
+    features: dict[str, Any] = {
         TEXT: seqio.Feature(
             seqio.PassThroughVocabulary(some.tokenizer.vocab_size), add_eos=False
         )

@@ -46,7 +46,6 @@ def test_the_sheet_has_what_the_table_says():
 
 
 def test_the_maker_lists_the_objects_of_the_sheet():
-    pytest.importorskip("fontTools")
     assert tuple(make_sprites.OBJECTS) == sprites.names()
 
 
