@@ -299,7 +299,7 @@ def loop_settings(config: Config, workdir: str, **flags: Any) -> loop.LoopSettin
     """How long, where and how often, from `config.training` and the flags."""
     values = dict(config.training)
     for name in ("ema_decay", "ema_warmup", "sample_num"):
-        values.pop(name)
+        values.pop(name, None)
     values["total_steps"] = values.pop("steps")
     values |= {"workdir": workdir, "seed": config.seed, **flags}
     return construct(loop.LoopSettings, "training", values)

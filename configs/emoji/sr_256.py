@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.text = ml_collections.ConfigDict()
     c.text.tokenizer = "bytes"
     c.text.sentencepiece = ""
-    c.text.length = 72
+    c.text.length = 80
     c.text.weights = "emoji"
     c.text.encoder = ml_collections.ConfigDict(
         {

@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.text = ml_collections.ConfigDict()
     c.text.tokenizer = "bytes"
     c.text.sentencepiece = ""
-    c.text.length = 72
+    c.text.length = 48
     c.text.weights = ""
     c.text.encoder = ml_collections.ConfigDict(
         {

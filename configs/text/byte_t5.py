@@ -18,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.text = ml_collections.ConfigDict()
     c.text.tokenizer = "bytes"
     c.text.sentencepiece = ""
-    c.text.length = 72
+    c.text.length = 80
     c.text.encoder = ml_collections.ConfigDict(
         {
             "vocab_size": 384,
@@ -47,8 +47,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.optimizer = ml_collections.ConfigDict(
         {
             "kind": "adam",
-            "peak_lr": 1e-3,
-            "warmup_steps": 100,
+            "peak_lr": 2e-3,
+            "warmup_steps": 50,
             "decay": "cosine",
             "b1": 0.9,
             "b2": 0.99,
@@ -59,7 +59,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.training = ml_collections.ConfigDict(
         {
-            "steps": 4000,
+            "steps": 2500,
             "ema_decay": 0.99,
             "ema_warmup": True,
             "accumulation": 1,

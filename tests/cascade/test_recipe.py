@@ -1,0 +1,35 @@
+import jax
+import pytest
+
+from imagen_jax.cascade import recipe
+from imagen_jax.diffusion import solvers
+
+
+def make(**changes):
+    values = {"solver": solvers.DDIM(), "steps": 4, **changes}
+    return recipe.SamplingRecipe(**values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"threshold": "hard"}, "threshold"),
+        ({"percentile": 1.5}, "percentile"),
+        ({"aug_level": -0.1}, "aug_level"),
+    ],
+)
+def test_a_bad_setting_is_named(changes, named):
+    with pytest.raises(ValueError, match=named):
+        make(**changes).check()
+
+
+def test_the_weight_is_traced_and_its_absence_is_not():
+    on, other, off = make(w=2.0), make(w=3.0), make(w=None)
+    assert jax.tree.structure(on) == jax.tree.structure(other)
+    assert jax.tree.structure(on) != jax.tree.structure(off)
+
+
+def test_an_unknown_solver_is_an_error_that_lists_the_known():
+    with pytest.raises(ValueError, match="ancestral.*ddim.*'euler'"):
+        recipe.make_solver("euler")

@@ -1,0 +1,84 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.diffusion import process
+
+
+def batch(stage, text, size=None, count=4):
+    size = size or stage.resolution
+    rng = np.random.default_rng(0)
+    ids, mask = text.tokenizer.encode(["a red cat"] * count, text.length)
+    image = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    return {
+        "image": jnp.asarray(image),
+        "tokens": jnp.asarray(ids),
+        "mask": jnp.asarray(mask),
+    }
+
+
+def test_the_loss_is_one_finite_number_an_example(stages, params, text, text_params):
+    for stage, tree in zip(stages, params, strict=True):
+        loss, _ = jax.jit(stage.loss)(
+            jax.random.key(0), tree, text_params, batch(stage, text)
+        )
+        assert loss.shape == (4,) and bool(jnp.isfinite(loss).all())
+
+
+def test_crops_have_low_res_inputs_of_their_own_size(stages, params, text, text_params):
+    up = stages[1]
+    loss, _ = up.loss(
+        jax.random.key(0), params[1], text_params, batch(up, text, size=8)
+    )
+    assert loss.shape == (4,)
+
+
+def test_embeddings_brought_along_give_the_same_loss(stages, params, text, text_params):
+    base, tree = stages[0], params[0]
+    online = batch(base, text)
+    values = base.encode(text_params, online).values
+    cached = {**online, "text_values": values}
+    a, _ = base.loss(jax.random.key(3), tree, text_params, online)
+    b, _ = base.loss(jax.random.key(3), tree, None, cached)
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_a_stage_that_knows_the_answer_has_no_loss(stages, text, text_params):
+    """An oracle network that returns the true noise gives a loss of zero."""
+    base = stages[0]
+    seen = {}
+
+    class Oracle:
+        def apply(self, variables, z, noise_input, cond):
+            return seen["eps"]
+
+    original = process.diffuse
+
+    def spy(key, x, level):
+        z, seen["eps"] = original(key, x, level)
+        return z, seen["eps"]
+
+    known = dataclasses.replace(base, network=Oracle())
+    process.diffuse = spy
+    try:
+        loss, _ = known.loss(
+            jax.random.key(0), {}, text_params, batch(base, text)
+        )
+    finally:
+        process.diffuse = original
+    np.testing.assert_allclose(loss, 0.0, atol=1e-12)
+
+
+def test_a_low_resolution_that_does_not_divide_is_refused(stages):
+    with pytest.raises(ValueError, match="low_resolution"):
+        dataclasses.replace(stages[1], low_resolution=5)
+
+
+def test_without_text_or_embedding_the_error_says_what_is_missing(stages, params):
+    bare = dataclasses.replace(stages[0], encoder=None)
+    images = {"image": jnp.zeros((1, 8, 8, 3), jnp.uint8)}
+    with pytest.raises(ValueError, match="text_values"):
+        bare.loss(jax.random.key(0), params[0], None, images)

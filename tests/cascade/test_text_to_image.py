@@ -1,0 +1,48 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def test_a_picture_does_not_depend_on_what_is_drawn_beside_it(model):
+    """One bit of the 8 may differ: other batch shapes sum in another order."""
+    alone = model.sample(["a red cat"], seed=5)
+    among = model.sample(["a dog", "a red cat"], num=3, seed=5)
+    for a, b in zip(alone.stages, among.stages, strict=True):
+        assert np.abs(a[0].astype(int) - b[3].astype(int)).max() <= 1
+
+
+def test_seeds_and_numbers_give_different_pictures(model):
+    few = model.sample(["a red cat"], num=2, seed=1).images
+    other = model.sample(["a red cat"], seed=2).images
+    assert (few[0] != few[1]).any() and (few[0] != other[0]).any()
+
+
+def test_pictures_are_grouped_by_prompt(model):
+    drawn = model.sample(["a", "b"], num=2)
+    assert drawn.prompts == ("a", "a", "b", "b")
+    assert [s.shape for s in drawn.stages] == [(4, 8, 8, 3), (4, 16, 16, 3)]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "settings", "named"),
+    [
+        ([], {}, "prompts must not be empty"),
+        (["  "], {}, "prompts must not be empty"),
+        (["a"], {"num": 0}, "num"),
+        (["a"], {"steps": (1, 2, 3)}, "steps must be one value or one for each"),
+        (["a"], {"steps": 0}, "steps must be >= 1"),
+        (["a"], {"threshold": "soft"}, "threshold"),
+        (["a"], {"colour": 1}, "unknown setting 'colour'"),
+        (["a prompt of far too many bytes"], {}, "Shorten"),
+    ],
+)
+def test_bad_requests_are_named(model, prompts, settings, named):
+    with pytest.raises(ValueError, match=named):
+        model.sample(prompts, **settings)
+
+
+def test_samples_show_themselves_in_a_notebook(model):
+    png = model.sample(["a cat"])._repr_png_()
+    assert Image.open(io.BytesIO(png)).size[0] >= 256

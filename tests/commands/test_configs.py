@@ -1,0 +1,111 @@
+import jax
+import ml_collections
+import pytest
+
+from imagen_jax import build
+from imagen_jax.commands import configs
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_every_shipped_config_builds(name):
+    config = configs.load(name)
+    if config.kind == "stage":
+        build.make_stage(config)
+        build.make_recipe(config).check()
+    else:
+        build.make_text_task(config)
+    build.make_optimizer(config)
+    build.loop_settings(config, "somewhere")
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_every_config_says_what_it_is_and_how_to_run_it(name):
+    text = (configs.directory() / f"{name}.py").read_text()
+    assert f"imagen-jax train --config {name}" in text
+
+
+def counted(name):
+    return build.param_counts(configs.load(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("imagen/base_64", 2.0e9, 2.4e9),
+        ("imagen/base_64_500m", 0.45e9, 0.6e9),
+        ("imagen/base_64_300m", 0.27e9, 0.35e9),
+        ("imagen/sr_256", 0.55e9, 0.65e9),
+        ("imagen/sr_1024", 0.35e9, 0.45e9),
+    ],
+)
+def test_paper_sizes(name, low, high):
+    counts = counted(name)
+    assert low <= sum(counts["network"].values()) <= high
+    assert 4.6e9 <= sum(counts["text encoder (frozen)"].values()) <= 4.8e9
+
+
+def test_a_key_is_overridden_with_its_own_type():
+    config = configs.load("shapes/base")
+    configs.override(
+        config,
+        [
+            "--config.training.steps=7",
+            "--config.sampling.w=2",
+            "--config.network.channel_mult=(1, 3)",
+            "--config.data.task=emoji",
+        ],
+    )
+    assert config.training.steps == 7
+    assert config.sampling.w == 2.0 and isinstance(config.sampling.w, float)
+    assert config.network.channel_mult == (1, 3)
+    assert config.data.task == "emoji"
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("--config.training.step=7", "Did you mean 'training.steps'"),
+        ("--config.training=7", "a group"),
+        ("--config.training.steps=many", "must be int"),
+        ("--config.diffusion.stratified=3", "must be bool"),
+        ("--confg.training.steps=7", "unknown argument"),
+        ("--config.training.steps", "unknown argument"),
+    ],
+)
+def test_a_bad_override_is_named(flag, named):
+    with pytest.raises(ValueError, match=named):
+        configs.override(configs.load("shapes/base"), [flag])
+
+
+def test_an_unknown_config_names_the_nearest():
+    with pytest.raises(ValueError, match="Did you mean 'emoji/base'"):
+        configs.load("emoji/bas")
+
+
+def test_a_file_of_the_users_own_is_a_config(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from imagen_jax.commands import configs\n"
+        "def get_config():\n"
+        "    c = configs.load('shapes/base')\n"
+        "    c.name = 'mine'\n"
+        "    return c\n"
+    )
+    assert configs.load(str(path)).name == "mine"
+
+
+def test_an_unknown_field_of_a_network_is_named():
+    config = configs.load("shapes/base")
+    with config.unlocked():
+        config.network.chanels = 3
+    with pytest.raises(ValueError, match=r"config.network.chanels.*'channels'"):
+        build.make_stage(config)
+
+
+def test_a_config_survives_json():
+    config = configs.load("emoji/sr_256")
+    again = ml_collections.ConfigDict(config.to_dict())
+    assert build.make_stage(again) == build.make_stage(config)
+    assert jax.tree.leaves(build.make_recipe(again)) == jax.tree.leaves(
+        build.make_recipe(config)
+    )

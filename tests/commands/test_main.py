@@ -1,0 +1,104 @@
+"""The command line as a user meets it: one clear line and a status for each mistake."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagen_jax.commands import main
+
+
+def run(capsys, *argv):
+    try:
+        status = main.main([str(a) for a in argv])
+    except SystemExit as exit:
+        status = exit.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["sample", ""], "must not be empty"),
+        (["sample", "x" * 500], "Shorten"),
+        (["sample", "a cat", "--model", "nothing"], "neither a shipped model"),
+        (["sample", "a cat", "--steps", "5,5"], "one for each"),
+        (["sample", "a cat", "--out", "/proc/nowhere"], "/proc/nowhere"),
+        (["train", "--config", "shapes/bse", "--workdir", "w"], "shapes/base"),
+        (["params", "--config", "shapes/base", "--config.nme=x"], "name"),
+        (["export", "nowhere", "--out", "o"], "config.json"),
+    ],
+)
+def test_a_mistake_is_one_line_and_a_failing_status(
+    capsys, tmp_path, monkeypatch, argv, named
+):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run(capsys, *argv)
+    lines = [line for line in err.splitlines() if "error" in line]
+    assert status == 2 and len(lines) == 1 and named in lines[0], err
+    assert "Traceback" not in err
+
+
+def test_an_unknown_flag_is_refused(capsys):
+    status, _, err = run(capsys, "sample", "a cat", "--guidence", "3")
+    assert status == 2 and "--guidence" in err
+
+
+def test_params_prints_a_total(capsys):
+    status, out, _ = run(capsys, "params", "--config", "shapes/base", "--json")
+    table = json.loads(out)
+    assert status == 0 and table["total"] == sum(table["modules"].values())
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = (
+        "import sys, imagen_jax; "
+        "heavy = {'jax', 'flax', 'numpy', 'tensorflow'} & set(sys.modules); "
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_sampling_never_loads_tensorflow(tmp_path):
+    code = (
+        "import sys; from imagen_jax.commands import main; "
+        f"status = main.main(['sample', 'a red apple', '--out', {str(tmp_path)!r}, "
+        "'--steps', '2']); "
+        "heavy = {'tensorflow', 'seqio', 'grain', 'clu'} & set(sys.modules); "
+        "sys.exit(str(heavy) if heavy else status)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_sample_writes_every_stage_a_sheet_and_the_settings(capsys, tmp_path):
+    argv = ["sample", "a red apple", "two dogs", "--num", 2, "--steps", 2]
+    status, out, _ = run(capsys, *argv, "--seed", 3, "--out", tmp_path)
+    assert status == 0 and "4 pictures" in out
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    names = [s["stage"] for s in settings["stages"]]
+    assert len(names) == 3 and settings["seed"] == 3
+    files = sorted(p.name for p in tmp_path.glob("0*.png"))
+    assert len(files) == 4 * 3
+    last = max(tmp_path.glob("003_*.png"), key=lambda p: Image.open(p).size)
+    written = json.loads(Image.open(last).info["imagen_jax"])
+    assert written["prompt"] == "two dogs" and written["number"] == 1
+    assert Image.open(last).size[0] >= 256
+    assert Image.open(tmp_path / "sheet.png").size[0] > 1000
+
+    again = tmp_path / "again"
+    run(capsys, "sample", "two dogs", "--num", 1, "--steps", 2, "--seed", 3,
+        "--out", again)  # fmt: skip
+    first = np.asarray(Image.open(next(tmp_path.glob("002_*_32.png"))), int)
+    same = np.asarray(Image.open(next(again.glob("000_*_32.png"))), int)
+    assert np.abs(first - same).max() <= 1
+
+
+def test_a_damaged_model_is_named(capsys, tmp_path):
+    (tmp_path / "model.json").write_text("{")
+    status, _, err = run(capsys, "sample", "a cat", "--model", tmp_path)
+    assert status == 2 and "model.json is damaged" in err
