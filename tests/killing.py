@@ -19,7 +19,7 @@ def run(command, **environment):
 
 
 def run_until(
-    command, workdir, step, number=signal.SIGKILL, timeout=120, **environment
+    command, workdir, step, number=signal.SIGKILL, timeout=300, **environment
 ):
     """Run until the checkpoint of `step` is there, then send a signal; the status."""
     checkpoints = pathlib.Path(workdir) / "checkpoints"

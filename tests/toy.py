@@ -92,7 +92,10 @@ def assert_identical(one, other):
 def main():
     workdir, total, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     loop.train(
-        run(make_batches=lambda position: make_batches(position, pause)),
+        run(
+            partitioning.make_mesh({"fsdp": 2}, jax.devices()[:2]),
+            make_batches=lambda position: make_batches(position, pause),
+        ),
         settings(workdir, total_steps=total),
     )
 

@@ -156,7 +156,8 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
         examples = jax.tree.leaves(first)[0].shape[0] * jax.process_count()
 
         frozen = partitioning.place(run.mesh, run.frozen)
-        work = flops.count(run.loss, key, state.params, frozen, first, trained=1)
+        with partitioning.without_rules():  # one process's share of a batch
+            work = flops.count(run.loss, key, state.params, frozen, first, trained=1)
         work = work * jax.process_count()
         step = training_step.compiled(
             run.mesh,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import toy
 
+from imagen_jax import partitioning
 from imagen_jax.checkpoints import safetensors, store
 from imagen_jax.training import loop
 
@@ -205,7 +206,8 @@ def test_a_run_killed_in_its_middle_ends_with_the_same_bits(tmp_path):
     )
     assert status == -signal.SIGKILL
     killing.run(command("killed", 0), **environment)
-    now = loop.train(toy.run(), toy.settings(tmp_path / "whole", total_steps=24))
+    mesh = partitioning.make_mesh({"fsdp": 2}, jax.devices()[:2])
+    now = loop.train(toy.run(mesh), toy.settings(tmp_path / "whole", total_steps=24))
     for part in ("params", "ema_params", "opt_state", "step"):
         toy.assert_identical(
             killing.state_of(tmp_path / "killed", part),
