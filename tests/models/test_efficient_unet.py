@@ -19,6 +19,7 @@ def tiny(**changes):
         "strides": (2, 2),
         "attention": ("none", "self"),
         "heads": 2,
+        "positions": "coordinates",
     }
     return efficient_unet.EfficientUNet(**{**fields, **changes})
 
@@ -38,7 +39,7 @@ def test_a_new_network_gives_zero(z, make_cond, initialised, run):
 
 @pytest.mark.parametrize("kind", ["self", "text"])
 def test_every_condition_reaches_the_output(kind, z, make_cond, randomised, run):
-    net = tiny(attention=("none", kind), positions="coordinates")
+    net = tiny(attention=("none", kind))
     cond = make_cond(8, 8, planes=True)
     params = randomised(net, z, T, cond)
     y = run(net, params, z, T, cond)
@@ -87,7 +88,7 @@ def test_it_works_without_text(z, make_cond, randomised, run):
 def test_without_self_attention_it_is_fully_convolutional(
     make_cond, normal, randomised, run
 ):
-    net = tiny(attention=("none", "text"))
+    net = tiny(attention=("none", "text"), positions="none")
     cond = make_cond(8, 8, planes=True)
     params = randomised(net, normal((2, 8, 8, 3), 0), T, cond)
 
@@ -152,7 +153,7 @@ def test_rematerialisation_and_bfloat16_change_little(z, make_cond, randomised, 
 @pytest.mark.parametrize("kind", ["self", "text"])
 @pytest.mark.parametrize("combine", ["resblock", "block"])
 def test_every_parameter_has_known_axes(kind, combine, z, make_cond, unknown_axes):
-    net = tiny(attention=("none", kind), combine=combine, positions="coordinates")
+    net = tiny(attention=("none", kind), combine=combine)
     assert unknown_axes(net, z, T, make_cond(8, 8, planes=True)) == []
 
 
