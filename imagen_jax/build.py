@@ -10,7 +10,7 @@ import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -28,9 +28,15 @@ from imagen_jax.text import encoder, pretraining, tokenizer
 from imagen_jax.training import loop, optimizer, step
 
 NETWORKS = {"unet": unet.UNet, "efficient_unet": efficient_unet.EfficientUNet}
-SCHEDULES = {"cosine": schedules.CosineSchedule, "linear": schedules.LinearSchedule}
+SCHEDULES = {
+    "cosine": schedules.CosineSchedule,
+    "linear": schedules.LinearSchedule,
+    "shifted_cosine": schedules.ShiftedCosineSchedule,
+}
 
-Config = ml_collections.ConfigDict
+# An ml_collections.ConfigDict; to a type checker its every key is a union of all plain
+# types, which says less than nothing.
+Config: TypeAlias = Any
 
 
 def construct(cls: type, where: str, values: Mapping[str, Any]) -> Any:
@@ -308,7 +314,9 @@ def loop_settings(config: Config, workdir: str, **flags: Any) -> loop.LoopSettin
 def load(model: str) -> text_to_image.TextToImage:
     """A trained cascade from a shipped model's name or a model directory."""
     folder = model_folder(model)
-    configs = [Config(values) for values in model_directory.read(folder)]
+    configs = [
+        ml_collections.ConfigDict(values) for values in model_directory.read(folder)
+    ]
     stages = tuple(make_stage(config) for config in configs)
     text = make_text_encoder(configs[0])
     shapes = shapes_of(encoder_init(text.module, text.length))
@@ -334,7 +342,7 @@ def read_config(workdir: str) -> Config:
             f"{workdir}: no config.json; give a working directory of "
             "`imagen-jax train`."
         )
-    return Config(json.loads(path.read_text()))
+    return ml_collections.ConfigDict(json.loads(path.read_text()))
 
 
 def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:

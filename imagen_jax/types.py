@@ -21,6 +21,7 @@ __all__ = ["Array", "Bool", "Float", "Int", "Key", "UInt8", "typechecked"]
 
 F = TypeVar("F", bound=Callable)
 
+
 def typechecked(function: F) -> F:
     """Check the annotated shapes of a function when IMAGEN_JAX_TYPECHECK=1.
 

@@ -9,12 +9,12 @@ Command:
     --config.text.weights=T5_XXL_DIR --config.text.sentencepiece=spiece.model
 """
 
-import ml_collections
+from typing import Any
 
 from imagen_jax.commands import configs
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Any:
     c = configs.load("imagen/base_64")
     c.network.channels = 256
     c.network.text_features = 1024

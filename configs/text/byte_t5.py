@@ -67,7 +67,7 @@ def get_config() -> ml_collections.ConfigDict:
             "log_every": 50,
             "save_every": 500,
             "keep": 2,
-                    }
+        }
     )
 
     return c

@@ -27,7 +27,7 @@ def contact_sheet(
     columns = columns or min(len(images), 4)
     rows = -(-len(images) // columns)
     font = ImageFont.load_default(size=max(10, cell // 18))
-    line = font.getbbox("Ag")[3] + 2
+    line = int(font.getbbox("Ag")[3]) + 2
     texts = [wrap(text, font, cell) for text in labels]
     below = max((len(t) for t in texts), default=0) * line
     width = columns * (cell + margin) + margin

@@ -20,10 +20,12 @@ from imagen_jax.diffusion import (
     sampler,
     schedules,
 )
+from imagen_jax.models import t5
 from imagen_jax.text import encoder as text_encoder
 from imagen_jax.types import Array, Float, Key
 
 Params = Any
+COSINE = schedules.CosineSchedule()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,12 +57,12 @@ class Stage:
     channels: int = 3
     text_dim: int = 0
     text_length: int = 0
-    encoder: nn.Module | None = None
+    encoder: t5.T5Encoder | None = None
     weight: losses.Weight = losses.uniform
     stratified: bool = False
     text_drop: float = 0.1
     # Paper silent: which schedule maps aug_level to noise; cosine assumed.
-    aug_schedule: schedules.NoiseSchedule = schedules.CosineSchedule()
+    aug_schedule: schedules.NoiseSchedule = COSINE
 
     def __post_init__(self):
         """Check the resolutions, as early as they can be wrong."""
@@ -70,6 +72,7 @@ class Stage:
                 f"Stage {self.name}: low_resolution must divide resolution "
                 f"{self.resolution}, got {low}."
             )
+        prediction.check(self.parameterization, self.schedule)
         if not 0.0 <= self.text_drop < 1.0:
             raise ValueError(
                 f"Stage {self.name}: text_drop must be in [0, 1), got {self.text_drop}."
@@ -104,7 +107,8 @@ class Stage:
         # The scalar that a network gets is the cosine schedule's t of this log-SNR,
         # whatever the schedule: bounded, and the same for equally noisy pictures.
         noise_input = noise.cosine_time(level)
-        return self.network.apply({"params": params}, z, noise_input, cond)
+        output: Any = self.network.apply({"params": params}, z, noise_input, cond)
+        return output
 
     def denoiser(self, params: Params) -> prediction.Denoiser:
         """Bind parameters: (z, level, cond) -> Prediction."""
@@ -126,7 +130,7 @@ class Stage:
                 f"Stage {self.name}: batches must bring text_values, or the stage an "
                 "encoder."
             )
-        values = self.encoder.apply(
+        values: Any = self.encoder.apply(
             {"params": frozen}, batch["tokens"], batch["mask"]
         )
         return text_encoder.TextEmbedding(values, batch["mask"])
@@ -145,7 +149,7 @@ class Stage:
         section 2.4). `keys` is one key, or one a picture.
         """
         planes = None
-        if low_res is not None:
+        if low_res is not None and aug_level is not None:
             level = self.aug_schedule(aug_level)
             noisy = augmentation.augment(keys, low_res, level)
             planes = images.resize(noisy, size)
@@ -256,6 +260,4 @@ class Stage:
         """Draw pictures in one program; [-1, 1] up to the thresholding chosen."""
         size = size or (self.resolution, self.resolution)
         state, cond = self.start(keys, text, low_res, recipe, size)
-        return self.advance(
-            keys, params, state, cond, None, recipe, 0, recipe.steps
-        ).x
+        return self.advance(keys, params, state, cond, None, recipe, 0, recipe.steps).x

@@ -137,7 +137,8 @@ class TextToImage:
                     f"{len(recipes)} stages, got {len(values)}."
                 )
             for i, v in enumerate(values):
-                v = make_solver(v) if field == "solver" else v
+                if field == "solver":
+                    v = make_solver(str(v))
                 recipes[i] = dataclasses.replace(recipes[i], **{field: v})
         for recipe in recipes:
             recipe.check()

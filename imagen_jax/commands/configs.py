@@ -26,7 +26,7 @@ def names() -> list[str]:
     return sorted(p.as_posix() for p in found if not p.name.startswith("_"))
 
 
-def load(name: str) -> ml_collections.ConfigDict:
+def load(name: str) -> Any:
     """The config of a shipped experiment ("emoji/base") or of a Python file.
 
     Raises:
@@ -49,7 +49,7 @@ def load(name: str) -> ml_collections.ConfigDict:
     return module.get_config()
 
 
-def override(config: ml_collections.ConfigDict, flags: Sequence[str]) -> None:
+def override(config: Any, flags: Sequence[str]) -> None:
     """Apply flags of the form `--config.key.subkey=value` in place.
 
     Raises:
@@ -93,7 +93,7 @@ def parse(flag: str, text: str, old: Any) -> Any:
     return value
 
 
-def flat_keys(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]:
+def flat_keys(config: Any, prefix: str = "") -> list[str]:
     """Every key that can be set, dotted."""
     keys = []
     for name, value in config.items():

@@ -1,4 +1,4 @@
-"""The command line: `imagen-jax COMMAND ...`; each command is one module beside this."""
+"""The command line `imagen-jax COMMAND ...`; a command is one module beside this."""
 
 import argparse
 import importlib
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = importlib.import_module(f"imagen_jax.commands.{known.command}")
     try:
         return command.run(known, rest) or 0
+    except BrokenPipeError:  # The reader of our output has gone, as `| head` does.
+        return 1
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("IMAGEN_JAX_DEBUG") == "1":
             raise

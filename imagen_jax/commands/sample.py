@@ -16,6 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--num", type=int, default=1, help="pictures of each prompt")
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    add_settings(parser)
+    parser.add_argument(
+        "--out", default="out", help="folder for the pictures (default: out)"
+    )
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Declare the sampling settings, which other commands share."""
     parser.add_argument(
         "--guidance",
         type=numbers(float),
@@ -39,9 +47,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="noise on the low-resolution input of super-resolution, in [0, 1]",
     )
     parser.add_argument("--solver", choices=("ddim", "ancestral"), help="the sampler")
-    parser.add_argument(
-        "--out", default="out", help="folder for the pictures (default: out)"
-    )
+
+
+def settings_of(args: argparse.Namespace) -> dict:
+    """The sampling settings that were given, as `TextToImage.sample` takes them."""
+    names = ("guidance", "steps", "threshold", "percentile", "aug_level", "solver")
+    return {name: getattr(args, name) for name in names}
+
+
+def bar_of(bar):
+    """A function that reports drawing to a progress bar."""
+
+    def progress(stage: str, done: int, total: int) -> None:
+        bar.total = total
+        bar.set_description(stage, refresh=False)
+        bar.update(done - bar.n)
+
+    return progress
 
 
 def numbers(kind):
@@ -70,26 +92,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     started = time.time()
     model = build.load(args.model)
-    settings = {
-        "guidance": args.guidance,
-        "steps": args.steps,
-        "threshold": args.threshold,
-        "percentile": args.percentile,
-        "aug_level": args.aug_level,
-        "solver": args.solver,
-    }
+    settings = settings_of(args)
     with tqdm.tqdm(desc="compiling", unit="step", dynamic_ncols=True) as bar:
-
-        def progress(stage: str, done: int, total: int) -> None:
-            bar.total = total
-            bar.set_description(stage, refresh=False)
-            bar.update(done - bar.n)
-
         samples = model.sample(
             args.prompts,
             num=args.num,
             seed=args.seed,
-            progress=progress,
+            progress=bar_of(bar),
             **settings,
         )
     recipes = model.recipes_with(**settings)

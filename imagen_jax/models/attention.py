@@ -61,7 +61,7 @@ class Attention(nn.Module):
     residual_scaling: bool = False
     dtype: DTypeLike = jnp.float32
 
-    def _dense(self, features: int, axes: tuple[str, str], name: str, **options):
+    def _dense(self, features: int, axes: tuple[str | None, str], name: str, **options):
         return layers.Dense(features, axes, name=name, dtype=self.dtype, **options)
 
     @nn.compact

@@ -7,6 +7,8 @@ https://github.com/google-research/t5x, t5x/examples/t5/network.py, so that its
 checkpoints need no renaming: heads are joined in the kernels' second axis.
 """
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -217,21 +219,35 @@ def relative_position_bucket(
     ).astype(np.int32)
 
 
-class MaskedLanguageModel(nn.Module):
-    """An encoder with a head that predicts ids, for pretraining.
+class TokenLogits(NamedTuple):
+    """Logits [B, L, V], float32: of the token at a place and of the words beside it."""
 
-    The encoder's parameters are the subtree "encoder", unchanged by the head.
+    token: Array
+    previous: Array
+    next: Array
+
+
+class MaskedLanguageModel(nn.Module):
+    """An encoder with linear heads that predict ids, for pretraining.
+
+    The encoder's parameters are the subtree "encoder", unchanged by the heads.
     """
 
     encoder: T5Encoder
 
     @nn.compact
-    def __call__(self, ids: Array, mask: Array) -> Array:
-        """Logits [B, L, vocabulary] in float32 of the id at each place."""
+    def __call__(self, ids: Array, mask: Array) -> TokenLogits:
+        """Predict from ids [B, L] int32 and mask [B, L]."""
         x = self.encoder(ids, mask)
         vocab = self.encoder.vocab_size
-        logits = layers.Dense(vocab, ("embed", "vocab"), name="logits_dense")
-        return logits(x.reshape(-1, x.shape[-1])).reshape(*ids.shape, vocab)
+
+        def head(name):
+            logits = layers.Dense(vocab, ("embed", "vocab"), name=name)
+            return logits(x.reshape(-1, x.shape[-1])).reshape(*ids.shape, vocab)
+
+        return TokenLogits(
+            head("logits_dense"), head("previous_dense"), head("next_dense")
+        )
 
 
 def v1_1(d_model: int, layers: int, heads: int, d_ff: int) -> T5Encoder:

@@ -65,10 +65,10 @@ class Level(nn.Module):
         skips nothing is joined.
         """
         states = []
-        skips = list(skips)
+        waiting = list(skips)
         for i in range(self.num_res_blocks):
-            if skips:
-                skip = skips.pop() * (0.5**0.5 if self.skip_scaling else 1.0)
+            if waiting:
+                skip = waiting.pop() * (0.5**0.5 if self.skip_scaling else 1.0)
                 x = jnp.concatenate([x, skip], axis=-1)
             x = self._res(f"res_{i}")(x, emb)
             if self.attend:

@@ -1,8 +1,13 @@
-"""Pretraining of a text encoder on text alone: find what was masked.
+"""Pretraining of a text encoder on text alone: what was hidden, and what stands beside.
 
 Imagen's encoder has learned from text only and stays frozen (Saharia et al. 2022,
-section 2.1). T5 learned by span corruption; here the encoder, which has no decoder,
-predicts the masked tokens at their own places, as BERT does (Devlin et al. 2019).
+section 2.1). T5 learned by span corruption with a decoder; this encoder has none and
+predicts hidden tokens at their own places, as BERT does (Devlin et al. 2019).
+
+Captions are random combinations, so that a hidden word is unpredictable and only
+tokens within words can be learned; an encoder that knows words and not their relations
+solves that. Hence the second part: every place also predicts the words before and
+after its own, which asks each token to know its role in the sentence.
 """
 
 import dataclasses
@@ -13,7 +18,9 @@ import jax.numpy as jnp
 import optax
 
 from imagen_jax.models import t5
-from imagen_jax.types import Array, Bool, Key, typechecked
+from imagen_jax.types import Array, Bool, Int, Key, typechecked
+
+SPACE = ord(" ") + 3  # in the byte vocabulary
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,25 +29,33 @@ class MaskedTokenTask:
 
     Attributes:
       encoder: the network to pretrain.
-      rate: share of tokens hidden in spans.
-      mean_span: mean length of a span in tokens, at least 1.
+      rate: share of tokens to predict from the others.
+      mean_span: mean length in tokens of a run of such tokens, at least 1.
+      neighbours: weight of predicting the words beside each token's own; 0 is off.
       mask_id: the id that hides a token: the first of ByT5's extra ids.
+      separators: ids after which a word begins; none, and each token is a word.
+      word_tokens: how many first tokens of a word tell it from others.
     """
 
     encoder: t5.T5Encoder
     rate: float = 0.15
     mean_span: float = 1.0
+    neighbours: float = 0.5
     mask_id: int = 259
+    separators: tuple[int, ...] = (SPACE,)
+    word_tokens: int = 4
 
     def __post_init__(self) -> None:
         if not 0.0 < self.rate < 1.0:
             raise ValueError(
                 f"MaskedTokenTask: rate must be in (0, 1), got {self.rate}."
             )
-        if self.mean_span < 1.0:
-            raise ValueError(
-                f"MaskedTokenTask: mean_span must be >= 1, got {self.mean_span}."
-            )
+        for name, least in (("mean_span", 1), ("neighbours", 0), ("word_tokens", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"MaskedTokenTask: {name} must be >= {least}, got "
+                    f"{getattr(self, name)}."
+                )
         if not 0 <= self.mask_id < self.encoder.vocab_size:
             raise ValueError(
                 f"MaskedTokenTask: mask_id must be in the encoder's vocabulary of "
@@ -49,11 +64,11 @@ class MaskedTokenTask:
 
     @property
     def module(self) -> t5.MaskedLanguageModel:
-        """The encoder and its head."""
+        """The encoder and its heads."""
         return t5.MaskedLanguageModel(self.encoder)
 
     def init(self, key: Array) -> Any:
-        """Parameters of encoder and head, boxed with their logical axes."""
+        """Parameters of encoder and heads, boxed with their logical axes."""
         ids, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
         return self.module.init(key, ids, mask)["params"]
 
@@ -68,19 +83,50 @@ class MaskedTokenTask:
 def masked_token_loss(
     key: Array, task: MaskedTokenTask, params: Any, ids: Array, mask: Array
 ) -> tuple[Array, dict[str, Array]]:
-    """Mean cross-entropy, in nats, of each text's hidden tokens.
+    """Cross-entropies, in nats, of hidden tokens and of neighbouring words.
+
+    Args:
+      key: chooses what is hidden, and how.
+      task: the settings.
+      params: of `task.module`.
+      ids: tokens [B, L].
+      mask: True at tokens [B, L].
 
     Returns:
-      (losses [B], {"accuracy": share of hidden tokens found}).
+      (losses [B], metrics): `masked` is the mean over hidden tokens alone, `accuracy`
+      the share of them found, `neighbours` the share of neighbouring words found.
     """
-    hidden = spans(key, mask, task.rate, task.mean_span)
-    shown = jnp.where(hidden, task.mask_id, ids)
+    span_key, how_key = jax.random.split(key)
+    chosen = spans(span_key, mask, task.rate, task.mean_span)
+    shown = corrupt(how_key, ids, chosen, task.mask_id)
     logits = task.module.apply({"params": params}, shown, mask)
-    nats = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
-    count = hidden.sum(1)
-    losses = jnp.sum(nats * hidden, axis=1) / jnp.maximum(count, 1)
-    right = jnp.sum((logits.argmax(-1) == ids) & hidden)
-    return losses, {"accuracy": right / jnp.maximum(hidden.sum(), 1)}
+    nats, right = _score(logits.token, ids)
+    losses = _mean(nats, chosen, 1)
+    metrics = {"masked": _mean(nats, chosen), "accuracy": _mean(right, chosen)}
+    if task.neighbours:
+        word = word_hash(ids, task.word_tokens, task.encoder.vocab_size)
+        found = []
+        for place, guess in zip(
+            neighbours(ids, mask, task.separators),
+            (logits.previous, logits.next),
+            strict=True,
+        ):
+            there = mask & (place >= 0)
+            target = jnp.take_along_axis(word, jnp.maximum(place, 0), axis=1)
+            nats, right = _score(guess, target)
+            losses = losses + task.neighbours * _mean(nats, there, 1)
+            found.append(_mean(right, there))
+        metrics["neighbours"] = (found[0] + found[1]) / 2
+    return losses, metrics
+
+
+def _score(logits: Array, target: Array) -> tuple[Array, Array]:
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    return nats, logits.argmax(-1) == target
+
+
+def _mean(values: Array, where: Array, axis: int | None = None) -> Array:
+    return jnp.sum(values * where, axis) / jnp.maximum(jnp.sum(where, axis), 1)
 
 
 @typechecked
@@ -96,3 +142,52 @@ def spans(
         size = jax.random.geometric(size_key, 1.0 / mean_span, mask.shape)
     ends = jax.lax.cummax(jnp.where(begin, places + size, 0), axis=1)
     return (ends > places) & mask
+
+
+@typechecked
+def corrupt(
+    key: Key[Array, ""],
+    ids: Int[Array, "B L"],
+    chosen: Bool[Array, "B L"],
+    mask_id: int,
+) -> Int[Array, "B L"]:
+    """Replace the chosen tokens: 80 % hidden, 10 % by another text's, 10 % kept.
+
+    A token that may be wrong must be checked against its word, so that unhidden tokens
+    know their words too (Devlin et al. 2019, section 3.1). The other text is the next
+    of the batch, whose letters are as frequent; where it has ended, hide instead.
+    """
+    u = jax.random.uniform(key, ids.shape)
+    other = jnp.roll(ids, 1, axis=0)
+    other = jnp.where(other > 1, other, mask_id)
+    changed = jnp.where(u < 0.8, mask_id, jnp.where(u < 0.9, other, ids))
+    return jnp.where(chosen, changed, ids)
+
+
+@typechecked
+def neighbours(
+    ids: Int[Array, "B L"], mask: Bool[Array, "B L"], separators: tuple[int, ...]
+) -> tuple[Int[Array, "B L"], Int[Array, "B L"]]:
+    """Where the words before and after each place's own begin; -1 if there is none."""
+    places = jnp.arange(ids.shape[1])[None, :]
+    begins = mask
+    if separators:
+        after = jnp.isin(ids, jnp.array(separators))[:, :-1]
+        begins = mask & jnp.pad(after, ((0, 0), (1, 0)), constant_values=True)
+    # The latest beginning at or before each place; then one place earlier than that.
+    own = jax.lax.cummax(jnp.where(begins, places, -1), axis=1)
+    before = jnp.take_along_axis(own, jnp.maximum(own - 1, 0), axis=1)
+    far = ids.shape[1]
+    later = jax.lax.cummin(jnp.where(begins, places, far), axis=1, reverse=True)
+    later = jnp.pad(later[:, 1:], ((0, 0), (0, 1)), constant_values=far)
+    return jnp.where(own > 0, before, -1), jnp.where(later < far, later, -1)
+
+
+@typechecked
+def word_hash(ids: Int[Array, "B L"], tokens: int, classes: int) -> Int[Array, "B L"]:
+    """A class for the `tokens` tokens from each place on: words without a word list."""
+    padded = jnp.pad(ids, ((0, 0), (0, tokens - 1)))
+    total = jnp.zeros_like(ids)
+    for k in range(tokens):
+        total = (total * 7 + padded[:, k : k + ids.shape[1]]) % classes
+    return total

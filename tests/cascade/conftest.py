@@ -47,7 +47,10 @@ def stages(text):
     base = stage.Stage(
         name="base",
         network=unet.UNet(
-            channels=32, channel_mult=(1, 1), num_res_blocks=1, attention_levels=(1,),
+            channels=32,
+            channel_mult=(1, 1),
+            num_res_blocks=1,
+            attention_levels=(1,),
             head_dim=16,
         ),
         parameterization=prediction.EPS,
@@ -57,8 +60,11 @@ def stages(text):
     up = stage.Stage(
         name="up",
         network=efficient_unet.EfficientUNet(
-            channels=(32, 32), num_res_blocks=(1, 1), strides=(1, 2),
-            attention=("none", "text"), heads=2,
+            channels=(32, 32),
+            num_res_blocks=(1, 1),
+            strides=(1, 2),
+            attention=("none", "text"),
+            heads=2,
         ),
         parameterization=prediction.X,
         resolution=16,

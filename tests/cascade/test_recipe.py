@@ -31,5 +31,5 @@ def test_the_weight_is_traced_and_its_absence_is_not():
 
 
 def test_an_unknown_solver_is_an_error_that_lists_the_known():
-    with pytest.raises(ValueError, match="ancestral.*ddim.*'euler'"):
+    with pytest.raises(ValueError, match=r"ancestral.*ddim.*'euler'"):
         recipe.make_solver("euler")

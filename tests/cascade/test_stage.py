@@ -64,9 +64,7 @@ def test_a_stage_that_knows_the_answer_has_no_loss(stages, text, text_params):
     known = dataclasses.replace(base, network=Oracle())
     process.diffuse = spy
     try:
-        loss, _ = known.loss(
-            jax.random.key(0), {}, text_params, batch(base, text)
-        )
+        loss, _ = known.loss(jax.random.key(0), {}, text_params, batch(base, text))
     finally:
         process.diffuse = original
     np.testing.assert_allclose(loss, 0.0, atol=1e-12)

@@ -177,6 +177,7 @@ def test_buckets_are_exact_near_and_logarithmic_far():
 def test_a_language_model_keeps_the_encoder_as_a_subtree():
     module = t5.MaskedLanguageModel(TINY)
     tree = nn.unbox(shapes_of(module))
-    assert set(tree) == {"encoder", "logits_dense"}
+    heads = {"logits_dense", "previous_dense", "next_dense"}
+    assert set(tree) == {"encoder", *heads}
     ours = jax.tree.map(lambda a: a.shape, tree["encoder"])
     assert ours == jax.tree.map(lambda a: a.shape, nn.unbox(shapes_of(TINY)))

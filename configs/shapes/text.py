@@ -1,0 +1,18 @@
+"""The text encoder of `shapes/base`: `text/byte_t5` on shapes captions alone, shorter.
+
+FILL
+Command:
+  imagen-jax train --config shapes/text --workdir runs/shapes_text
+"""
+
+from typing import Any
+
+from imagen_jax.commands import configs
+
+
+def get_config() -> Any:
+    c = configs.load("text/byte_t5")
+    c.text.length = 48
+    c.data.task = "shapes_captions"
+    c.training.steps = 800
+    return c
