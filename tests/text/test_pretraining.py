@@ -1,0 +1,174 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from imagen_jax.models import t5
+from imagen_jax.text import pretraining, tokenizer
+
+ENCODER = t5.T5Encoder(384, 16, 1, 2, 8, 32)
+TASK = pretraining.MaskedTokenTask(encoder=ENCODER)
+KEY = jax.random.key(0)
+LOSS = jax.jit(TASK.loss)
+
+
+def batch_of(texts, length=16):
+    ids, mask = tokenizer.ByteTokenizer().encode(texts, length)
+    return {"tokens": jnp.asarray(ids), "mask": jnp.asarray(mask)}
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.jit(lambda key: nn.unbox(TASK.init(key)))(KEY)
+
+
+@pytest.mark.parametrize(("rate", "mean_span"), [(0.15, 1.0), (0.3, 4.0)])
+def test_spans_hide_the_asked_share_of_tokens(rate, mean_span):
+    mask = jnp.arange(64)[None] < jnp.full((500, 1), 60)
+    hidden = np.array(pretraining.spans(KEY, mask, rate, mean_span))
+    assert not hidden[:, 60:].any()
+    # Spans overlap, so that somewhat less than the rate is hidden; 500 x 60 draws.
+    assert 0.8 * rate < hidden[:, 8:60].mean() < 1.05 * rate
+
+
+def test_longer_spans_are_longer():
+    mask = jnp.ones((300, 64), bool)
+
+    def runs(mean_span):
+        hidden = np.array(pretraining.spans(KEY, mask, 0.1, mean_span))
+        return hidden.sum() / (hidden & ~np.roll(hidden, 1, 1)).sum()
+
+    # Single tokens touch by chance: 1 / (1 - rate); spans of mean 4 touch alike.
+    assert abs(runs(1.0) - 1 / 0.9) < 0.05
+    assert 3.5 < runs(4.0) < 5.0
+
+
+def test_chosen_tokens_are_hidden_exchanged_or_kept():
+    batch = batch_of(["abcdefgh"] * 999 + ["x"], 9)
+    ids = batch["tokens"]
+    chosen = batch["mask"] & (jnp.arange(9)[None] < 4)
+    shown = np.array(pretraining.corrupt(KEY, ids, chosen, 259))
+    np.testing.assert_array_equal(shown[~chosen], ids[~chosen])
+    hidden = shown[:999, :4] == 259
+    # 4000 draws of 0.8: three standard deviations are 0.02.
+    assert abs(hidden.mean() - 0.8) < 0.02
+    other = pretraining.corrupt(KEY, ids.at[1::2].add(20), chosen, 259)
+    exchanged = ~hidden & (np.array(other)[:999, :4] != shown[:999, :4])
+    assert exchanged[1::2].any() and exchanged[::2].any()
+    assert set(np.unique(shown)) <= {0, 1, 259, *range(100, 130)}
+
+
+def test_neighbours_are_the_words_beside():
+    batch = batch_of(["ab c def", "word", ""], 10)
+    before, after = (
+        np.array(a)
+        for a in pretraining.neighbours(
+            batch["tokens"], batch["mask"], (pretraining.SPACE,)
+        )
+    )
+    np.testing.assert_array_equal(before[0, :9], [-1, -1, -1, 0, 0, 3, 3, 3, 3])
+    np.testing.assert_array_equal(after[0, :9], [3, 3, 3, 5, 5, -1, -1, -1, -1])
+    assert (before[1:] == -1).all() and (after[1:] == -1).all()
+
+
+def test_without_separators_each_token_is_a_word():
+    batch = batch_of(["abc"], 6)
+    before, after = pretraining.neighbours(batch["tokens"], batch["mask"], ())
+    np.testing.assert_array_equal(before[0, :4], [-1, 0, 1, 2])
+    np.testing.assert_array_equal(after[0, :4], [1, 2, 3, -1])
+
+
+def test_words_are_told_apart_by_their_first_tokens():
+    words = ["red ", "orange", "blue", "apple", "tree", "a be", "cat"]
+    ids = batch_of(words)["tokens"]
+    classes = pretraining.word_hash(ids, 4, 384)[:, 0]
+    assert len(set(classes.tolist())) == len(words)
+    twice = batch_of(["x blueish"])["tokens"]
+    assert pretraining.word_hash(twice, 4, 384)[0, 2] == classes[2]
+
+
+def test_neighbours_do_not_depend_on_padding():
+    found = []
+    for length in (13, 16):
+        batch = batch_of(["a red circle", "ab"], length)
+        places = pretraining.neighbours(
+            batch["tokens"], batch["mask"], (pretraining.SPACE,)
+        )
+        there = [np.where(batch["mask"], place, -1)[:, :13] for place in places]
+        found.append(np.stack(there))
+    np.testing.assert_array_equal(*found)
+
+
+def test_an_untrained_model_guesses(params):
+    batch = batch_of(["a red circle", "ab", "", "a"])
+    losses, metrics = LOSS(KEY, params, None, batch)
+    assert losses.shape == (4,) and np.isfinite(losses).all()
+    assert set(metrics) == {"masked", "accuracy", "neighbours"}
+    # ln 384 = 5.95 for even guesses, more for confident wrong ones.
+    assert 4 < metrics["masked"] < 9 and metrics["accuracy"] < 0.2
+
+
+def test_neighbours_can_be_left_out(params):
+    task = pretraining.MaskedTokenTask(encoder=ENCODER, neighbours=0.0)
+    batch = batch_of(["a red circle"] * 4)
+    losses, metrics = jax.jit(task.loss)(KEY, params, None, batch)
+    both, _ = LOSS(KEY, params, None, batch)
+    assert set(metrics) == {"masked", "accuracy"}
+    assert (both > losses).all()
+
+
+def test_training_finds_hidden_letters_and_neighbours(params):
+    batch = batch_of(["a red cat", "a blue dog", "one red dog", "a green cat"] * 8, 13)
+    optimizer = optax.adam(1e-2, b2=0.99)
+
+    def graded(key, params):
+        def mean(params):
+            losses, metrics = TASK.loss(key, params, None, batch)
+            return losses.mean(), metrics
+
+        return jax.grad(mean, has_aux=True)(params)
+
+    @jax.jit
+    def train(params):
+        def step(carry, key):
+            params, state = carry
+            grads, metrics = graded(key, params)
+            updates, state = optimizer.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), metrics
+
+        carry = params, optimizer.init(params)
+        return jax.lax.scan(step, carry, jax.random.split(KEY, 200))
+
+    (trained, _), metrics = train(params)
+    assert metrics["accuracy"][-20:].mean() > 0.6
+    assert metrics["neighbours"][-20:].mean() > 0.8
+    assert metrics["masked"][-20:].mean() < metrics["masked"][0] / 4
+    values = ENCODER.apply(
+        {"params": trained["encoder"]}, batch["tokens"], batch["mask"]
+    )
+    assert values.shape == (32, 13, 16)
+
+
+def test_the_same_key_gives_the_same_loss(params):
+    batch = batch_of(["a red circle"] * 4)
+    one, _ = LOSS(KEY, params, None, batch)
+    np.testing.assert_array_equal(one, LOSS(KEY, params, None, batch)[0])
+    assert (one != LOSS(jax.random.key(1), params, None, batch)[0]).any()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"rate": 0.0},
+        {"rate": 1.0},
+        {"mean_span": 0.5},
+        {"neighbours": -1.0},
+        {"word_tokens": 0},
+        {"mask_id": 384},
+    ],
+)
+def test_impossible_settings_are_named(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        pretraining.MaskedTokenTask(encoder=ENCODER, **bad)
