@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
         {
             "vocab_size": 384,
             "d_model": 128,
-            "num_layers": 4,
+            "num_layers": 3,
             "num_heads": 4,
             "head_dim": 32,
             "d_ff": 256,
@@ -63,7 +63,7 @@ def get_config() -> ml_collections.ConfigDict:
         {
             "task": "emoji",
             "reader": "grain",
-            "batch_size": 128,
+            "batch_size": 64,
             "crop": 0,
             "seed": 0,
             "threads": 2,
@@ -73,7 +73,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.optimizer = ml_collections.ConfigDict(
         {
             "kind": "adam",
-            "peak_lr": 2e-3,
+            "peak_lr": 1.5e-3,
             "warmup_steps": 100,
             "decay": "cosine",
             "b1": 0.9,
@@ -85,13 +85,13 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.training = ml_collections.ConfigDict(
         {
-            "steps": 4000,
-            "ema_decay": 0.997,
+            "steps": 3600,
+            "ema_decay": 0.998,
             "ema_warmup": True,
             "accumulation": 1,
             "on_nonfinite": "stop",
             "log_every": 50,
-            "save_every": 500,
+            "save_every": 250,
             "keep": 2,
             "sample_every": 1000,
             "sample_num": 16,

@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
         {
             "vocab_size": 384,
             "d_model": 128,
-            "num_layers": 4,
+            "num_layers": 3,
             "num_heads": 4,
             "head_dim": 32,
             "d_ff": 256,

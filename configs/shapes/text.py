@@ -14,5 +14,5 @@ def get_config() -> Any:
     c = configs.load("text/byte_t5")
     c.text.length = 48
     c.data.task = "shapes_captions"
-    c.training.steps = 800
+    c.training.steps = 500
     return c

@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
         {
             "vocab_size": 384,
             "d_model": 128,
-            "num_layers": 4,
+            "num_layers": 3,
             "num_heads": 4,
             "head_dim": 32,
             "d_ff": 256,
@@ -31,7 +31,9 @@ def get_config() -> ml_collections.ConfigDict:
         }
     )
 
-    c.pretraining = ml_collections.ConfigDict({"rate": 0.15, "mean_span": 1.0})
+    c.pretraining = ml_collections.ConfigDict(
+        {"rate": 0.15, "mean_span": 1.0, "neighbours": 0.5}
+    )
 
     c.data = ml_collections.ConfigDict(
         {
@@ -59,7 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.training = ml_collections.ConfigDict(
         {
-            "steps": 2500,
+            "steps": 1200,
             "ema_decay": 0.99,
             "ema_warmup": True,
             "accumulation": 1,

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 
 from etils import epath
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     import jax
 
     if args.distributed:
-        jax.distributed.initialize()
+        join_processes()
 
     from imagen_jax import build
     from imagen_jax.training import loop
@@ -62,6 +63,26 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     )
     loop.train(training, settings)
     return 0
+
+
+def join_processes() -> None:
+    """Join the other processes of this job, before any device is used.
+
+    On a TPU pod JAX finds them by itself; `launch/local_pod.py` tells in variables.
+    """
+    import jax
+
+    address = os.environ.get("IMAGEN_JAX_COORDINATOR")
+    if address is None:
+        jax.distributed.initialize()
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(
+        address,
+        num_processes=int(os.environ["IMAGEN_JAX_PROCESSES"]),
+        process_id=int(os.environ["IMAGEN_JAX_PROCESS"]),
+        heartbeat_timeout_seconds=20,
+    )
 
 
 def write_config(config, workdir: str) -> None:
