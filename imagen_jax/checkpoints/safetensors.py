@@ -7,6 +7,7 @@ than by its library so that bfloat16 stays a numpy array and every kind of damag
 one clear line. Files written here also carry a checksum, so that a flipped bit is seen.
 """
 
+import io
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import pathlib
 import tempfile
 import zlib
 from collections.abc import Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -220,7 +221,7 @@ def _header_crc(entries: list[Entry], metadata: dict[str, str]) -> int:
     return zlib.crc32(repr((named, sorted(metadata.items()))).encode())
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> io.BufferedReader:
     path = pathlib.Path(path)
     if path.suffix in PICKLES:
         raise _pickle(path)
@@ -234,7 +235,7 @@ def _opened(path: Path) -> BinaryIO:
         raise ValueError(f"safetensors: cannot read {path}: {error}.") from error
 
 
-def _read_header(path: Path, file: BinaryIO) -> Header:
+def _read_header(path: Path, file: io.BufferedReader) -> Header:
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] <= b"\x05"):

@@ -7,6 +7,7 @@ https://github.com/google-research/t5x, t5x/examples/t5/network.py, so that its
 checkpoints need no renaming: heads are joined in the kernels' second axis.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -121,7 +122,7 @@ class Attention(nn.Module):
         def query_init(*args):
             return attention_init(*args) / np.sqrt(c.head_dim)
 
-        def project(name, init=attention_init):
+        def project(name: str, init: Callable = attention_init):
             y = dense(c, width, ("embed", "joined_kv"), name, init)(tokens)
             y = y.reshape(*x.shape[:2], c.num_heads, c.head_dim)
             # Heads before length: on CPU the products below are then 5 times faster.
@@ -161,7 +162,7 @@ def dense(
     features: int,
     axes: tuple[str, str],
     name: str,
-    init=layers.default_init,
+    init: Callable = layers.default_init,
 ) -> nn.Dense:
     """A product without bias, to be applied to tokens [B * L, D].
 

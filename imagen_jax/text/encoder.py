@@ -1,9 +1,8 @@
 """Prompts to the sequence of vectors that the networks attend to."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +54,7 @@ class TextEncoder:
           ValueError: for a prompt of more than `length` tokens.
         """
         ids, mask = self.tokenizer.encode(prompts, self.length)
-        return _jitted(self.module)(params, ids, mask)
+        return _jitted(self.module, params, ids, mask)
 
     encode = __call__
 
@@ -65,10 +64,8 @@ def embed(
     module: t5.T5Encoder, params: Any, ids: Int[Array, "B L"], mask: Bool[Array, "B L"]
 ) -> TextEmbedding:
     """The embedding of ids, zero at padding; pure, for use inside a jitted step."""
-    values = module.apply({"params": params}, ids, mask)
+    values = cast("Array", module.apply({"params": params}, ids, mask))
     return TextEmbedding(jnp.where(mask[:, :, None], values, 0.0), mask)
 
 
-@functools.lru_cache(maxsize=8)
-def _jitted(module: t5.T5Encoder):
-    return jax.jit(functools.partial(embed, module))
+_jitted = jax.jit(embed, static_argnums=0)

@@ -11,7 +11,7 @@ after its own, which asks each token to know its role in the sentence.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ class MaskedTokenTask:
     encoder: t5.T5Encoder
     rate: float = 0.15
     mean_span: float = 1.0
-    neighbours: float = 0.5
+    neighbours: float = 1.0
     mask_id: int = 259
     separators: tuple[int, ...] = (SPACE,)
     word_tokens: int = 4
@@ -99,7 +99,8 @@ def masked_token_loss(
     span_key, how_key = jax.random.split(key)
     chosen = spans(span_key, mask, task.rate, task.mean_span)
     shown = corrupt(how_key, ids, chosen, task.mask_id)
-    logits = task.module.apply({"params": params}, shown, mask)
+    output = task.module.apply({"params": params}, shown, mask)
+    logits = cast("t5.TokenLogits", output)
     nats, right = _score(logits.token, ids)
     losses = _mean(nats, chosen, 1)
     metrics = {"masked": _mean(nats, chosen), "accuracy": _mean(right, chosen)}

@@ -26,6 +26,11 @@ def arrays():
 
 
 @pytest.fixture
+def few(arrays):
+    return {name: arrays[name] for name in ("a/bias", "b/flag")}
+
+
+@pytest.fixture
 def path(tmp_path):
     return tmp_path / "model.safetensors"
 
@@ -112,8 +117,8 @@ def test_unwritable_places_and_types_are_clear_errors(path):
     assert not path.exists()
 
 
-def test_every_truncation_is_a_clear_error(path, arrays):
-    st.save(path, arrays, {"k": "v"})
+def test_every_truncation_is_a_clear_error(path, few):
+    st.save(path, few, {"k": "v"})
     whole = path.read_bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
@@ -125,9 +130,9 @@ def test_every_truncation_is_a_clear_error(path, arrays):
         st.load(path)
 
 
-def test_every_flipped_bit_is_an_error_or_harmless(path, arrays):
+def test_every_flipped_bit_is_an_error_or_harmless(path, few):
     # The name of the checksum's own entry is all that may be lost unnoticed.
-    st.save(path, arrays, {"k": "v"})
+    st.save(path, few, {"k": "v"})
     whole = bytearray(path.read_bytes())
     unnoticed = 0
     for bit in range(8 * len(whole)):
@@ -138,7 +143,7 @@ def test_every_flipped_bit_is_an_error_or_harmless(path, arrays):
         except ValueError as error:
             assert "\n" not in str(error)
         else:
-            assert_same(loaded, arrays)
+            assert_same(loaded, few)
             unnoticed += 1
         whole[bit // 8] ^= 1 << bit % 8
     assert unnoticed <= 8 * len(st.CHECKSUM)
