@@ -10,6 +10,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen import spmd
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
@@ -30,19 +31,27 @@ def constrain(x: Array, *axes: str | None) -> Array:
     """Ask for a sharding of an activation by logical axis names.
 
     Outside a mesh it does nothing. An axis whose size its mesh axes do not divide
-    stays whole: a batch of one, the few rows of the deepest level.
+    stays whole: a batch of one, the few rows of the deepest level. Rows are split only
+    where the array leaves no other mesh axis unused: XLA's partitioner (jax 0.10.2)
+    multiplies convolutions, or their gradients, of an image split by rows and repeated
+    along another axis by that axis' size.
     """
     mesh = jax.sharding.get_abstract_mesh()
     rules = nn.get_logical_axis_rules()
     if mesh.empty or not rules:
         return x
     spec = []
+    used: set[str] = set()
     for size, names in zip(
-        x.shape, nn.logical_to_mesh_axes(axes, rules) or (), strict=True
+        x.shape, spmd.logical_to_mesh_axes(axes, rules) or (), strict=True
     ):
         parts = (names,) if isinstance(names, str) else names or ()
         ways = math.prod(mesh.shape.get(part, 1) for part in parts)
         spec.append(names if size % ways == 0 else None)
+        used.update(parts if size % ways == 0 else ())
+    unused = {name for name, size in mesh.shape.items() if size > 1} - used
+    if "height" in axes and unused:
+        spec[axes.index("height")] = None
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 
 

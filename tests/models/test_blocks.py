@@ -27,18 +27,47 @@ def test_groups_have_four_channels_or_more():
     assert got == {512: 32, 192: 32, 128: 32, 96: 16, 64: 16, 24: 4, 8: 2, 3: 1}
 
 
-def test_constrain_leaves_what_does_not_divide_and_shards_what_does():
-    mesh = partitioning.make_mesh({"data": 2, "spatial": 4})
-
-    @jax.jit
-    def place(a):
-        return layers.constrain_image(a)
-
+def rows_and_batch(sizes, shape):
+    mesh = partitioning.make_mesh({"data": 1, **sizes})
     with partitioning.use(mesh):
-        even = place(jnp.zeros((4, 8, 8, 3)))
-        odd = place(jnp.zeros((1, 6, 8, 3)))
-    assert even.sharding.shard_shape(even.shape) == (2, 2, 8, 3)
-    assert odd.sharding.shard_shape(odd.shape) == (1, 6, 8, 3)
+        placed = jax.jit(lambda a: layers.constrain_image(a))(jnp.zeros(shape))
+    return placed.sharding.shard_shape(shape)[:2]
+
+
+def test_constrain_shards_what_divides():
+    assert rows_and_batch({"data": 2, "spatial": 4}, (4, 8, 8, 3)) == (2, 2)
+    assert rows_and_batch({"spatial": 8}, (1, 16, 8, 3)) == (1, 2)
+    assert rows_and_batch({"spatial": 8}, (1, 12, 8, 3)) == (1, 12)
+
+
+def test_rows_stay_whole_where_an_axis_would_be_idle():
+    # A batch of one cannot use the data axis, an image never uses the tensor axis.
+    assert rows_and_batch({"data": 2, "spatial": 4}, (1, 8, 8, 3)) == (1, 8)
+    assert rows_and_batch({"tensor": 2, "spatial": 4}, (4, 8, 8, 3)) == (4, 8)
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"spatial": 4, "data": 2}, {"spatial": 2, "tensor": 4}]
+)
+def test_a_block_gives_the_same_on_every_mesh(sizes, x, emb, randomised):
+    block = blocks.ResNetBlock(16)
+    params = randomised(block, x, emb)
+
+    def loss(params, x):
+        y = block.apply(params, layers.constrain_image(x), emb)
+        return jnp.mean(y**2)
+
+    expected = jax.jit(jax.value_and_grad(loss))(params, x)
+    mesh = partitioning.make_mesh({"data": 1, **sizes})
+    boxed = jax.eval_shape(block.init, jax.random.key(0), x, emb)
+    with partitioning.use(mesh):
+        sharded = jax.device_put(params, partitioning.param_shardings(mesh, boxed))
+        got = jax.jit(lambda *args: jax.value_and_grad(loss)(*args))(sharded, x)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        got,
+        expected,
+    )
 
 
 def test_a_new_block_is_its_shortcut(x, emb, initialised, run):
