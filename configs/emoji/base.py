@@ -85,7 +85,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.training = ml_collections.ConfigDict(
         {
-            "steps": 3600,
+            "steps": 2400,
             "ema_decay": 0.998,
             "ema_warmup": True,
             "accumulation": 1,

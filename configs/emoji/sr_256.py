@@ -105,7 +105,7 @@ def get_config() -> ml_collections.ConfigDict:
         {
             "solver": {"name": "ancestral", "gamma": 0.3},
             "steps": 20,
-            "w": 1.5,
+            "w": None,
             "threshold": "dynamic",
             "percentile": 0.995,
             "aug_level": 0.0,
