@@ -11,7 +11,7 @@ def load(model: str = "emoji"):
         `imagen-jax export` wrote.
 
     Returns:
-      An `imagen_jax.published.load.LoadedCascade`; see its `sample`.
+      An `imagen_jax.cascade.text_to_image.TextToImage`; see its `sample`.
 
     Raises:
       ValueError: when there is no such model or its files are damaged.

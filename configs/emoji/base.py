@@ -85,11 +85,13 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.training = ml_collections.ConfigDict(
         {
-            "steps": 2400,
+            "steps": 3400,
             "ema_decay": 0.998,
             "ema_warmup": True,
             "accumulation": 1,
             "on_nonfinite": "stop",
+            "max_skipped": 100,
+            "tensorboard": "auto",
             "log_every": 50,
             "save_every": 250,
             "keep": 2,

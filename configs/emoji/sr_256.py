@@ -88,15 +88,17 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.training = ml_collections.ConfigDict(
         {
-            "steps": 2500,
+            "steps": 900,
             "ema_decay": 0.997,
             "ema_warmup": True,
             "accumulation": 1,
             "on_nonfinite": "stop",
+            "max_skipped": 100,
+            "tensorboard": "auto",
             "log_every": 50,
-            "save_every": 500,
+            "save_every": 250,
             "keep": 2,
-            "sample_every": 1000,
+            "sample_every": 900,
             "sample_num": 8,
         }
     )

@@ -68,6 +68,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.data = ml_collections.ConfigDict(
         {
+            # Stands in until a data set of one's own is named; see docs/data.md.
             "task": "emoji",
             "reader": "seqio",
             "batch_size": 2048,
@@ -96,6 +97,8 @@ def get_config() -> ml_collections.ConfigDict:
             "ema_decay": 0.9999,
             "accumulation": 1,
             "on_nonfinite": "stop",
+            "max_skipped": 100,
+            "tensorboard": "auto",
             "ema_warmup": False,
             "log_every": 100,
             "save_every": 5_000,

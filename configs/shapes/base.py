@@ -91,6 +91,8 @@ def get_config() -> ml_collections.ConfigDict:
             "ema_warmup": True,
             "accumulation": 1,
             "on_nonfinite": "stop",
+            "max_skipped": 100,
+            "tensorboard": "auto",
             "log_every": 50,
             "save_every": 500,
             "keep": 2,
