@@ -58,6 +58,7 @@ setuptools.setup(
         "pillow>=10.3",
         "safetensors>=0.4.5",
         "sentencepiece>=0.2.0",
+        "etils[epath]>=1.7",
         "jaxtyping>=0.2.34",
         "tqdm>=4.66",
     ],

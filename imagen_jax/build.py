@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-import flax.linen as nn
 import jax
 import ml_collections
 from etils import epath
@@ -182,7 +181,7 @@ def encoder_init(module: t5.T5Encoder, length: int):
 
 def shapes_of(init: Callable[[jax.Array], Any]) -> Any:
     """The shapes of the parameters that an init function would make."""
-    return nn.unbox(jax.eval_shape(init, jax.random.key(0)))
+    return partitioning.unbox(jax.eval_shape(init, jax.random.key(0)))
 
 
 def model_folder(model: str) -> pathlib.Path:

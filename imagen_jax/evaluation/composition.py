@@ -267,7 +267,7 @@ def check_shapes(image: UInt8[np.ndarray, "H W 3"], caption: str) -> Verdict:
         return Verdict(False, "something else is in the picture", seen)
     unclear = [thing for thing in seen if thing.misfit > MISFIT]
     if unclear:
-        return Verdict(False, f"unclear shape: {unclear[0]}", seen)
+        return Verdict(False, f"unclear {unclear[0].color} shape", seen)
     shown = [(thing.color, thing.shape) for thing in seen]
     if sorted(shown) != sorted(claim.things):
         return Verdict(False, f"seen {shown}", seen)

@@ -1,20 +1,22 @@
 """A killed run, started again, ends where an unharmed one does, bit for bit."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
 import pytest
 
 from imagen_jax.checkpoints import store
+from tests import killing
 from tests.end_to_end import runs
 
 STEPS = 24
+ENVIRONMENT = {
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    "IMAGEN_JAX_TYPECHECK": "0",
+}
 
 
 def command(workdir, text, reader):
@@ -29,45 +31,18 @@ def command(workdir, text, reader):
     ]  # fmt: skip
 
 
-ENVIRONMENT = {
-    **os.environ,
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-    "IMAGEN_JAX_TYPECHECK": "0",
-}
-
-
-def finish(*args):
-    subprocess.run(command(*args), env=ENVIRONMENT, check=True, capture_output=True)
-
-
-def kill_in_the_middle(workdir, *args):
-    """Start a run and SIGKILL it as soon as it has saved something."""
-    process = subprocess.Popen(
-        command(workdir, *args), env=ENVIRONMENT, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 300
-    while not store.steps(workdir / "checkpoints"):
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline, "no checkpoint in five minutes"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    last = max(store.steps(workdir / "checkpoints"))
-    assert last < STEPS, "the run was over before it was killed"
-
-
-def parameters(workdir):
-    folder = workdir / "checkpoints"
-    assert store.find_step(folder) == STEPS
-    return [store.load(folder, part) for part in ("params", "ema_params", "opt_state")]
+def states(workdir):
+    assert store.find_step(workdir / "checkpoints") == STEPS
+    parts = ("params", "ema_params", "opt_state")
+    return [killing.state_of(workdir, part) for part in parts]
 
 
 @pytest.fixture(scope="module")
 def unharmed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unharmed")
     text = runs.random_text_encoder(folder / "text")
-    finish(folder / "run", text, "grain")
-    return text, parameters(folder / "run")
+    killing.run(command(folder / "run", text, "grain"), **ENVIRONMENT)
+    return text, states(folder / "run")
 
 
 @pytest.mark.slow
@@ -77,9 +52,12 @@ def test_a_killed_run_ends_with_the_same_bits(unharmed, tmp_path, reader):
         pytest.importorskip("seqio")
     text, expected = unharmed
     workdir = tmp_path / "run"
-    kill_in_the_middle(workdir, text, reader)
-    finish(workdir, text, reader)
+    training = command(workdir, text, reader)
+    status = killing.run_until(training, workdir, 4, **ENVIRONMENT)
+    assert status == -signal.SIGKILL
+    assert store.find_step(workdir / "checkpoints") < STEPS
+    killing.run(training, **ENVIRONMENT)
     # Both readers give the same stream, so both are held against the grain run.
-    jax.tree.map(np.testing.assert_array_equal, parameters(workdir), expected)
+    jax.tree.map(np.testing.assert_array_equal, states(workdir), expected)
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, STEPS + 1))
