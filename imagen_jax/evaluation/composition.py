@@ -270,7 +270,8 @@ def check_shapes(image: UInt8[np.ndarray, "H W 3"], caption: str) -> Verdict:
         return Verdict(False, f"unclear {unclear[0].color} shape", seen)
     shown = [(thing.color, thing.shape) for thing in seen]
     if sorted(shown) != sorted(claim.things):
-        return Verdict(False, f"seen {shown}", seen)
+        words = ", ".join(f"{color} {shape}" for color, shape in shown)
+        return Verdict(False, f"seen {words}", seen)
     if claim.relation is None:
         return Verdict(True, "", seen)
     ordered = seen if shown[0] == claim.things[0] else seen[::-1]
