@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import json
 import pathlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -352,6 +353,7 @@ def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:
     """
     configs = [read_config(workdir) for workdir in workdirs]
     cascade.Cascade(stages=tuple(make_stage(config) for config in configs))
+    pieces = configs[0].text.sentencepiece
     trees = {"text": text_params(configs[0])}
     for workdir, config in zip(workdirs, configs, strict=True):
         if config.text.encoder != configs[0].text.encoder:
@@ -360,6 +362,14 @@ def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:
                 f"{workdirs[0]}."
             )
         trees[config.name] = store.load(epath.Path(workdir) / "checkpoints", part)
-    return model_directory.write(
+    for config in configs:
+        # A model directory stands alone: no paths of the machine it was made on.
+        config.text.weights = ""
+        if config.text.sentencepiece:
+            config.text.sentencepiece = "spiece.model"
+    size = model_directory.write(
         out, [config.to_dict() for config in configs], trees, dtype
     )
+    if pieces:
+        shutil.copyfile(pieces, pathlib.Path(out) / "spiece.model")
+    return size
