@@ -16,7 +16,9 @@ import sys
 
 def main() -> int:
     """Start the processes, end all when one fails, and return the first failure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Run an imagen-jax command as several processes."
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument(
         "--devices", type=int, default=2, help="virtual devices of each process"

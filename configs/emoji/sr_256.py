@@ -89,7 +89,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.training = ml_collections.ConfigDict(
         {
-            "steps": 900,
+            "steps": 700,
             "ema_decay": 0.997,
             "ema_warmup": True,
             "accumulation": 1,
@@ -99,7 +99,7 @@ def get_config() -> ml_collections.ConfigDict:
             "log_every": 50,
             "save_every": 250,
             "keep": 2,
-            "sample_every": 900,
+            "sample_every": 700,
             "sample_num": 8,
         }
     )
