@@ -53,7 +53,7 @@ def get_config() -> ml_collections.ConfigDict:
         {
             "schedule": {"type": "cosine"},
             "parameterization": "x",
-            "weight": "min_snr",
+            "weight": "uniform",
             "stratified": True,
             "text_drop": 0.1,
             "aug_schedule": {"type": "cosine"},
@@ -86,7 +86,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.training = ml_collections.ConfigDict(
         {
-            "steps": 1100,
+            "steps": 1000,
             "ema_decay": 0.997,
             "ema_warmup": True,
             "accumulation": 1,
@@ -96,7 +96,7 @@ def get_config() -> ml_collections.ConfigDict:
             "log_every": 50,
             "save_every": 250,
             "keep": 2,
-            "sample_every": 1100,
+            "sample_every": 250,
             "sample_num": 8,
         }
     )
