@@ -1,9 +1,9 @@
 """Coloured shapes with relations at 16 x 16, on a CPU in minutes.
 
 Text embeddings come from an encoder that `shapes/text` has pretrained.
-Expected: loss 0.0072 after 1,400 steps, and 96.5 % of 256 held-out captions wholly right
-(95 % interval 93.5 to 98.1), as `imagen-jax evaluate --suite shapes` prints it.
-Cost: 616 s on two CPU cores from nothing, text encoder (70 s) and evaluation included.
+Expected: loss 0.0072 after 1,400 steps, and 96.5 % of 256 held-out captions wholly
+right (95 % interval 93.5 to 98.1), as `imagen-jax evaluate --suite shapes` prints it.
+Cost: 616 s on two CPU cores from nothing, text encoder and evaluation included.
 Command:
   imagen-jax train --config shapes/base --workdir runs/shapes \\
     --config.text.weights=runs/shapes_text
