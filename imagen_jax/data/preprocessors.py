@@ -7,19 +7,6 @@ from imagen_jax.data import order
 CROP_SALT = 0xC409
 
 
-def to_float(image: np.ndarray) -> np.ndarray:
-    """Turn uint8 in [0, 255] into float32 in [-1, 1]: x = image / 127.5 - 1."""
-    if image.dtype != np.uint8:
-        raise ValueError(f"to_float: image must be uint8, got {image.dtype}.")
-    return image.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
-
-
-def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Turn float in [-1, 1] into uint8, rounding to nearest and clipping outside."""
-    levels = np.rint((np.asarray(image, np.float32) + 1.0) * 127.5)
-    return np.clip(levels, 0, 255).astype(np.uint8)
-
-
 def crop_window(
     seed: int, index: int, resolution: int, size: int, multiple: int = 1
 ) -> tuple[int, int, int]:

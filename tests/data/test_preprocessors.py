@@ -4,23 +4,6 @@ import pytest
 from imagen_jax.data import preprocessors
 
 
-def test_conversions_round_trip_every_level():
-    levels = np.arange(256, dtype=np.uint8)
-    x = preprocessors.to_float(levels)
-    assert x.dtype == np.float32 and x.min() == -1.0 and x.max() == 1.0
-    np.testing.assert_array_equal(preprocessors.to_uint8(x), levels)
-
-
-def test_to_uint8_clips_and_rounds_to_nearest():
-    x = np.array([-3.0, -1.0, 0.0, 1.0, 2.0, 0.5 / 127.5 - 1 - 1e-4], np.float32)
-    np.testing.assert_array_equal(preprocessors.to_uint8(x), [0, 0, 128, 255, 255, 0])
-
-
-def test_to_float_refuses_floats():
-    with pytest.raises(ValueError, match="must be uint8, got float32"):
-        preprocessors.to_float(np.zeros(3, np.float32))
-
-
 def test_crop_windows_lie_inside_and_on_the_grid():
     windows = [preprocessors.crop_window(0, i, 64, 16, 4) for i in range(2000)]
     assert windows == [preprocessors.crop_window(0, i, 64, 16, 4) for i in range(2000)]
