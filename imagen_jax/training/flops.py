@@ -95,7 +95,10 @@ def _equation(eqn, operands: list[bool]) -> tuple[Count, list[bool]]:
 
 def _scan(params, operands: list[bool]) -> tuple[Count, list[bool]]:
     body = _open(params["jaxpr"])
-    consts, carry = params["num_consts"], params["num_carry"]
+    if "num_carry" in params:
+        consts, carry = params["num_consts"], params["num_carry"]
+    else:  # jax 0.12 keeps the operands' structure: (constants, carry, slices).
+        consts, carry = (len(part) for part in params["ft_in"].unpack()[:2])
     cost, out = _round(body, operands, consts, carry)
     return cost * params["length"], out
 
