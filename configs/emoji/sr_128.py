@@ -31,8 +31,8 @@ def get_config() -> Any:
             "dtype": "float32",
         }
     )
-    # Much of x can be read off the low-resolution picture, at any noise level. Min-SNR
-    # weights leave that out where z is noisy, and drew coloured specks.
+    # Much of x can be read off the low-resolution picture at any noise level, which
+    # min-SNR weights hardly ask for where z is noisy. See docs/emoji_model.md.
     c.diffusion.weight = "uniform"
     c.data.batch_size = 32
     c.optimizer.peak_lr = 1e-3

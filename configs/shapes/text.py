@@ -1,7 +1,6 @@
 """The text encoder of `shapes/base`: `text/byte_t5` on shapes captions alone, shorter.
 
-Expected: loss 0.21 after 500 steps. A loss that stays near 1 means that the encoder
-knows words and not their neighbours; the base then mixes colours and shapes up.
+Expected: loss 0.21 after 500 steps.
 Cost: 70 s on two CPU cores.
 Command:
   imagen-jax train --config shapes/text --workdir runs/shapes_text
