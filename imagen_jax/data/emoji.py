@@ -1,8 +1,9 @@
 """Scenes of Noto Color Emoji on coloured grounds, with captions.
 
-"a red apple on a blue background", "three stars", "a dog left of a pizza",
-"a big tree and a small cat". A caption that names no background has a white one.
+"a red apple on a blue background", "three stars", "a pair of puppies", "a dog left of a
+pizza", "a big tree and a small cat". A caption that names no background has a white one.
 Layouts are in unit coordinates: one scene is the same picture at every resolution.
+How claims become words is in `emoji_words`.
 
 About 12 % of the combinations, chosen by a hash of what they show, never appear in
 training; the split "heldout" draws only those (see `is_heldout`).
@@ -12,7 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imagen_jax.data import order, sprites
+from imagen_jax.data import emoji_words, order, sprites
+
+Claim = emoji_words.Claim
+Thing = emoji_words.Thing
 
 # Chosen so that no object vanishes (gray loses the elephant, orange the horse).
 BACKGROUNDS = {
@@ -25,19 +29,21 @@ BACKGROUNDS = {
     "pink": (244, 143, 190),
     "purple": (166, 130, 220),
 }
-RELATIONS = ("left of", "right of", "above", "below")
-NUMBERS = ("one", "two", "three", "four")
 SPLITS = ("train", "heldout")
 HELDOUT = 0.12
-# How often each kind of scene is drawn, and how often a background is named.
-KINDS = {"single": 0.35, "count": 0.2, "relation": 0.3, "and": 0.15}
+# How often each kind of scene is drawn, a background named, a caption paraphrased,
+# and the two objects of a pair allowed to overlap.
+KINDS = {"single": 0.3, "count": 0.25, "relation": 0.3, "and": 0.15}
 NAMED_BACKGROUND = 0.6
+PARAPHRASED = 0.5
+OVERLAPPING = 0.3
 # Sides of an object, least and most, in units of the picture's side.
 SINGLE_SIDE = {"": (0.5, 0.62), "big": (0.78, 0.9), "small": (0.3, 0.36)}
-PAIR_SIDE = {"": (0.38, 0.44), "big": (0.5, 0.55), "small": (0.3, 0.34)}
-COUNT_SIDE = {1: (0.5, 0.62), 2: (0.36, 0.43), 3: (0.34, 0.41), 4: (0.34, 0.41)}
+PAIR_SIDE = {"": (0.36, 0.45), "big": (0.5, 0.56), "small": (0.28, 0.34)}
+COUNT_SIDE = {2: (0.34, 0.44), 3: (0.32, 0.41), 4: (0.32, 0.41)}
 GAP = 0.03
-IRREGULAR = {"fish": "fish"}
+# So much of the smaller object's side may lie before or behind the other's.
+OVERLAP = 0.2
 
 
 class Placed(NamedTuple):
@@ -50,70 +56,61 @@ class Placed(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What a caption says and where it is drawn."""
+    """What a caption says and where it is drawn; later objects cover earlier ones."""
 
     caption: str
     background: str
     placed: tuple[Placed, ...]
+    kind: str = "single"
+    claim: Claim = Claim(())
 
 
-def plural(name: str) -> str:
-    """Return the plural of an object's name: "butterfly" -> "butterflies"."""
-    if name in IRREGULAR:
-        return IRREGULAR[name]
-    if name.endswith("y") and name[-2] not in "aeiou":
-        return name[:-1] + "ies"
-    if name.endswith(("s", "x", "ch", "sh")):
-        return name + "es"
-    return name + "s"
-
-
-def indefinite(words: str) -> str:
-    """Put "a" or "an" before the words."""
-    vowel = words[0] in "aeiou" and not words.startswith("uni")
-    return f"{'an' if vowel else 'a'} {words}"
-
-
-def sized(size: str, name: str) -> str:
-    """Return "a cat", "a big cat" or "a small cat"."""
-    return indefinite(f"{size} {name}" if size else name)
-
-
-def is_heldout(kind: str, parts: tuple, background: str) -> bool:
+def is_heldout(kind: str, claim: Claim) -> bool:
     """Return whether what a scene shows is kept from training.
 
     The key of a single object is (size, object, background), never held out on white;
-    of a count (number, object), never for one; of a relation (object, relation,
-    object), with right of and below turned round; of "and" the unordered pair of
-    sized objects. Backgrounds of scenes with several objects do not count: such a
-    combination is unseen on every background.
+    of a count (number, object); of a relation (object, relation, object), with right of
+    and below turned round; of "and" the unordered pair of sized objects. Backgrounds of
+    scenes with several objects do not count: such a combination is unseen on every
+    background. Words do not count either.
     """
+    first = claim.things[0]
     if kind == "single":
-        if background == "white":
+        if claim.background in ("", "white"):
             return False
-        parts = (*parts, background)
-    elif kind == "count" and parts[0] == 1:
-        return False
+        key = (first.size, first.name, claim.background)
+    elif kind == "count":
+        key = (first.number, first.name)
     elif kind == "and":
-        parts = tuple(sorted(parts))
-    return order.fraction(f"emoji: {kind} {parts}") < HELDOUT
+        key = tuple(sorted((thing.size, thing.name) for thing in claim.things))
+    else:
+        names, relation = [thing.name for thing in claim.things], claim.relation
+        if relation in ("right of", "below"):
+            relation = {"right of": "left of", "below": "above"}[relation]
+            names = names[::-1]
+        key = (names[0], relation, names[1])
+    return order.fraction(f"emoji: {kind} {key}") < HELDOUT
 
 
 def in_row(
-    draw: order.Draw, named: list[str], sides: list[float], horizontal: bool
+    draw: order.Draw,
+    named: list[str],
+    sides: list[float],
+    horizontal: bool,
+    gap: float = GAP,
 ) -> tuple[Placed, ...]:
-    """Place objects along one axis, in order, without overlap."""
-    slack = 1.0 - sum(sides) - GAP * (len(sides) + 1)
+    """Place objects along one axis, in order, at least `gap` apart."""
+    slack = 1.0 - sum(sides) - 2 * GAP - gap * (len(sides) - 1)
     cuts = sorted(draw.uniform(0.0, slack) for _ in sides)
     middle = draw.uniform(0.42, 0.58)
-    placed, used = [], 0.0
+    placed, used = [], GAP
     for i, (name, side) in enumerate(zip(named, sides, strict=True)):
-        along = cuts[i] + GAP * (i + 1) + used + side / 2
+        along = cuts[i] + used + side / 2
         half = side / 2 + GAP
         across = min(max(middle + draw.uniform(-0.08, 0.08), half), 1.0 - half)
         x, y = (along, across) if horizontal else (across, along)
         placed.append(Placed(name, x, y, side))
-        used += side
+        used += side + gap
     return tuple(placed)
 
 
@@ -137,61 +134,54 @@ def in_grid(
     )
 
 
-def single(draw: order.Draw) -> tuple:
-    """Draw one object, perhaps big or small: its parts, words and placing."""
-    name, size = draw.choose(sprites.names()), draw.choose(("", "", "big", "small"))
+def claimed(draw: order.Draw, kind: str) -> Claim:
+    """Draw what a scene of a kind shows, its background aside."""
+    name = draw.choose(sprites.names())
+    if kind == "single":
+        return Claim((Thing(1, draw.choose(("", "", "big", "small")), name),))
+    if kind == "count":
+        return Claim((Thing(2 + draw.below(3), "", name),))
+    other = draw.choose(sprites.names())
+    while other == name:
+        other = draw.choose(sprites.names())
+    relation = draw.choose(emoji_words.RELATIONS) if kind == "relation" else ""
+    sizes = draw.choose((("", ""), ("big", "small"), ("small", "big")))
+    if relation and draw.below(2):
+        sizes = ("", "")
+    return Claim((Thing(1, sizes[0], name), Thing(1, sizes[1], other)), relation)
 
-    def place() -> tuple[Placed, ...]:
+
+def place(draw: order.Draw, claim: Claim) -> tuple[Placed, ...]:
+    """Draw where the objects of a claim stand."""
+    number, size, name = claim.things[0]
+    if len(claim.things) == 2:
+        return place_pair(draw, claim)
+    if number == 1:
         side = draw.uniform(*SINGLE_SIDE[size])
         loose = min(0.5 - side / 2 - GAP, 0.2)
         x, y = (0.5 + draw.uniform(-loose, loose) for _ in "xy")
         return (Placed(name, x, y, side),)
-
-    return (size, name), sized(size, name), place
-
-
-def count(draw: order.Draw) -> tuple:
-    """Draw one to four equal objects: their parts, words and placing."""
-    name, number = draw.choose(sprites.names()), (1, 2, 2, 3, 3, 4, 4)[draw.below(7)]
-    words = f"{NUMBERS[number - 1]} {plural(name) if number > 1 else name}"
-
-    def place() -> tuple[Placed, ...]:
-        side = draw.uniform(*COUNT_SIDE[number])
-        if number > 2:
-            return in_grid(draw, name, number, side)
-        return in_row(draw, [name] * number, [side] * number, bool(draw.below(2)))
-
-    return (number, name), words, place
+    side = draw.uniform(*COUNT_SIDE[number])
+    if number > 2:
+        return in_grid(draw, name, number, side)
+    return in_row(draw, [name] * 2, [side] * 2, bool(draw.below(2)))
 
 
-def pair(draw: order.Draw, relations: tuple[str, ...]) -> tuple:
-    """Draw two different objects and how they stand: parts, words and placing."""
-    first, second = draw.choose(sprites.names()), draw.choose(sprites.names())
-    while second == first:
-        second = draw.choose(sprites.names())
-    relation = draw.choose(relations)
-    sizes = draw.choose((("", ""), ("big", "small"), ("small", "big")))
-    if relation != "and" and draw.below(2):
-        sizes = ("", "")
-    words = f"{sized(sizes[0], first)} {relation} {sized(sizes[1], second)}"
-
-    def place() -> tuple[Placed, ...]:
-        sides = [draw.uniform(*PAIR_SIDE[size]) for size in sizes]
-        named = [first, second]
-        turned = relation in ("right of", "below")
-        horizontal = relation in ("left of", "right of")
-        if relation == "and":
-            turned, horizontal = bool(draw.below(2)), bool(draw.below(2))
-        if turned:
-            named, sides = named[::-1], sides[::-1]
-        return in_row(draw, named, sides, horizontal)
-
-    if relation == "and":
-        return ((sizes[0], first), (sizes[1], second)), words, place
-    if relation in ("right of", "below"):
-        opposite = {"right of": "left of", "below": "above"}[relation]
-        return (second, opposite, first), words, place
-    return (first, relation, second), words, place
+def place_pair(draw: order.Draw, claim: Claim) -> tuple[Placed, ...]:
+    """Place two objects side by side or one above the other, in any drawing order."""
+    named = [thing.name for thing in claim.things]
+    sides = [draw.uniform(*PAIR_SIDE[thing.size]) for thing in claim.things]
+    turned = claim.relation in ("right of", "below")
+    horizontal = claim.relation in ("left of", "right of")
+    if not claim.relation:
+        turned, horizontal = bool(draw.below(2)), bool(draw.below(2))
+    if turned:
+        named, sides = named[::-1], sides[::-1]
+    gap = GAP
+    if draw.uniform() < OVERLAPPING:
+        gap = -OVERLAP * min(sides)
+    placed = in_row(draw, named, sides, horizontal, gap)
+    return placed[::-1] if draw.below(2) else placed
 
 
 def scene(seed: int, index: int, split: str = "train") -> Scene:
@@ -199,20 +189,18 @@ def scene(seed: int, index: int, split: str = "train") -> Scene:
     draw = order.Draw(seed, index, SPLITS.index(split))
     kind = draw.weighted(KINDS)
     while True:
-        if kind == "single":
-            parts, words, place = single(draw)
-        elif kind == "count":
-            parts, words, place = count(draw)
-        else:
-            parts, words, place = pair(
-                draw, RELATIONS if kind == "relation" else ("and",)
-            )
-        background = "white"
+        claim = claimed(draw, kind)
         if draw.uniform() < NAMED_BACKGROUND:
-            background = draw.choose(tuple(BACKGROUNDS))
-            words += f" on {indefinite(background)} background"
-        if is_heldout(kind, parts, background) == (split == "heldout"):
-            return Scene(words, background, place())
+            claim = claim._replace(background=draw.choose(tuple(BACKGROUNDS)))
+        if is_heldout(kind, claim) == (split == "heldout"):
+            break
+    caption = plain = emoji_words.plain(claim)
+    if draw.uniform() < PARAPHRASED:
+        caption = emoji_words.paraphrase(draw, claim)
+    claim = claim._replace(paraphrased=caption != plain)
+    return Scene(
+        caption, claim.background or "white", place(draw, claim), kind, claim
+    )
 
 
 def caption(scene: Scene) -> str:

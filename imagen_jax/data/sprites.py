@@ -23,6 +23,14 @@ def names() -> tuple[str, ...]:
 
 
 @functools.cache
+def synonyms(name: str) -> tuple[str, ...]:
+    """Return the other names of an object; most have none."""
+    table = json.loads((ASSETS / "sprites.json").read_text())
+    by_name = {entry["name"]: entry["synonyms"] for entry in table["objects"]}
+    return tuple(by_name[name])
+
+
+@functools.cache
 def pyramids() -> dict[str, tuple[Image.Image, ...]]:
     """Load the sheet: each object as a pyramid of tiles with premultiplied alpha.
 

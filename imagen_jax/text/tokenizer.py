@@ -12,6 +12,8 @@ PAD = 0
 EOS = 1
 UNK = 2
 
+ASSETS = pathlib.Path(__file__).parent / "assets"
+
 
 class Tokenizer(Protocol):
     """What the rest of the package asks of a tokenizer."""

@@ -1,0 +1,24 @@
+"""The text encoder of the shipped cascade: word pieces of the package's own captions.
+
+Pretrained on captions alone, then frozen. Expected: see docs/emoji_model.md.
+Cost: about 4 minutes on two CPU cores.
+Command:
+  imagen-jax train --config emoji/text --workdir runs/text
+"""
+
+from typing import Any
+
+from imagen_jax.commands import configs
+
+
+def get_config() -> Any:
+    c = configs.load("text/byte_t5")
+    c.text.tokenizer = "sentencepiece"
+    c.text.sentencepiece = "captions"
+    c.text.length = 32
+    c.text.encoder.vocab_size = 512
+    c.data.task = "emoji_captions"
+    c.data.batch_size = 256
+    c.pretraining.neighbours = 1.0
+    c.training.steps = 2000
+    return c
