@@ -45,6 +45,7 @@ setuptools.setup(
     package_data={
         "imagen_jax": ["py.typed"],
         "imagen_jax.data": ["assets/*"],
+        "imagen_jax.text": ["assets/*"],
         "imagen_jax.published": ["emoji/*"],
     },
     install_requires=[

@@ -81,9 +81,12 @@ def make_tokenizer(config: Config) -> tokenizer.Tokenizer:
         if not config.text.sentencepiece:
             raise ValueError(
                 "config.text.sentencepiece: the path of a SentencePiece model is "
-                "required, got ''. T5's is spiece.model in its Hugging Face folder."
+                "required, or 'captions' for the shipped one, got ''. T5's is "
+                "spiece.model in its Hugging Face folder."
             )
-        return tokenizer.SentencePieceTokenizer(config.text.sentencepiece)
+        shipped = tokenizer.ASSETS / f"{config.text.sentencepiece}.model"
+        path = shipped if shipped.is_file() else config.text.sentencepiece
+        return tokenizer.SentencePieceTokenizer(str(path))
     raise ValueError(
         "config.text.tokenizer: must be 'bytes' or 'sentencepiece', got "
         f"{config.text.tokenizer!r}."
@@ -132,6 +135,7 @@ def make_stage(config: Config) -> stage.Stage:
         stratified=diffusion.stratified,
         text_drop=diffusion.text_drop,
         aug_schedule=typed(SCHEDULES, "diffusion.aug_schedule", diffusion.aug_schedule),
+        aug_max=diffusion.aug_max,
     )
 
 
@@ -144,11 +148,11 @@ def make_recipe(config: Config) -> recipe.SamplingRecipe:
 
 def make_text_task(config: Config) -> pretraining.MaskedTokenTask:
     """The text encoder's pretraining of a config of kind "text"."""
-    return construct(
-        pretraining.MaskedTokenTask,
-        "pretraining",
-        {"encoder": make_text_module(config), **config.pretraining},
-    )
+    values = {"encoder": make_text_module(config), **config.pretraining}
+    if config.text.tokenizer == "sentencepiece":
+        # Every piece is a word or nearly; what is hidden looks like an unknown word.
+        values |= {"mask_id": tokenizer.UNK, "separators": (), "word_tokens": 1}
+    return construct(pretraining.MaskedTokenTask, "pretraining", values)
 
 
 def param_counts(config: Config) -> dict[str, dict[str, int]]:
@@ -318,6 +322,9 @@ def load(model: str) -> text_to_image.TextToImage:
         ml_collections.ConfigDict(values) for values in model_directory.read(folder)
     ]
     stages = tuple(make_stage(config) for config in configs)
+    for config in configs:
+        if config.text.sentencepiece:
+            config.text.sentencepiece = str(folder / config.text.sentencepiece)
     text = make_text_encoder(configs[0])
     shapes = shapes_of(encoder_init(text.module, text.length))
     return text_to_image.TextToImage(
@@ -371,5 +378,6 @@ def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:
         out, [config.to_dict() for config in configs], trees, dtype
     )
     if pieces:
-        shutil.copyfile(pieces, pathlib.Path(out) / "spiece.model")
+        tokens = make_tokenizer(read_config(workdirs[0]))
+        shutil.copyfile(tokens.path, pathlib.Path(out) / "spiece.model")
     return size

@@ -1,8 +1,8 @@
-"""Emoji scenes at 32 x 32: the base of the shipped cascade.
+"""Emoji scenes at 16 x 16: the base of the shipped cascade.
 
 Text embeddings come from the shipped encoder unless text.weights says otherwise.
 Expected: see docs/emoji_model.md.
-Cost: about 25 minutes on two CPU cores.
+Cost: about 40 minutes on two CPU cores.
 Command:
   imagen-jax train --config emoji/base --workdir runs/base
 """
@@ -18,13 +18,13 @@ def get_config() -> ml_collections.ConfigDict:
     c.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 
     c.text = ml_collections.ConfigDict()
-    c.text.tokenizer = "bytes"
-    c.text.sentencepiece = ""
-    c.text.length = 80
+    c.text.tokenizer = "sentencepiece"
+    c.text.sentencepiece = "captions"
+    c.text.length = 32
     c.text.weights = "emoji"
     c.text.encoder = ml_collections.ConfigDict(
         {
-            "vocab_size": 384,
+            "vocab_size": 512,
             "d_model": 128,
             "num_layers": 3,
             "num_heads": 4,
@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
         }
     )
 
-    c.stage = ml_collections.ConfigDict({"resolution": 32, "low_resolution": 0})
+    c.stage = ml_collections.ConfigDict({"resolution": 16, "low_resolution": 0})
 
     c.network = ml_collections.ConfigDict(
         {
@@ -45,7 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
             "attention_levels": (0, 1),
             "head_dim": 32,
             "positions": "coordinates",
-            "space_to_depth": 4,
+            "space_to_depth": 2,
             "dtype": "float32",
         }
     )
@@ -58,6 +58,7 @@ def get_config() -> ml_collections.ConfigDict:
             "stratified": True,
             "text_drop": 0.1,
             "aug_schedule": {"type": "cosine"},
+            "aug_max": 1.0,
         }
     )
 
@@ -74,8 +75,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.optimizer = ml_collections.ConfigDict(
         {
-            "kind": "adam",
-            "peak_lr": 1.5e-3,
+            "kind": "muon",
+            "peak_lr": 2e-3,
             "warmup_steps": 100,
             "decay": "cosine",
             "b1": 0.9,
@@ -87,7 +88,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.training = ml_collections.ConfigDict(
         {
-            "steps": 3400,
+            "steps": 6000,
             "ema_decay": 0.998,
             "ema_warmup": True,
             "accumulation": 1,
@@ -95,7 +96,7 @@ def get_config() -> ml_collections.ConfigDict:
             "max_skipped": 100,
             "tensorboard": "auto",
             "log_every": 50,
-            "save_every": 250,
+            "save_every": 500,
             "keep": 2,
             "sample_every": 1000,
             "sample_num": 16,
@@ -105,7 +106,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.sampling = ml_collections.ConfigDict(
         {
             "solver": {"name": "ancestral", "gamma": 0.3},
-            "steps": 50,
+            "steps": 40,
             "w": 2.0,
             # Flat, saturated grounds lie at the ends of [-1, 1]; dynamic thresholding,
             # which divides by what lies beyond, greys them.

@@ -20,5 +20,5 @@ def get_config() -> Any:
     c.data.task = "emoji_captions"
     c.data.batch_size = 256
     c.pretraining.neighbours = 1.0
-    c.training.steps = 2000
+    c.training.steps = 1000
     return c

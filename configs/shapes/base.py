@@ -60,6 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
             "stratified": True,
             "text_drop": 0.1,
             "aug_schedule": {"type": "cosine"},
+            "aug_max": 1.0,
         }
     )
 

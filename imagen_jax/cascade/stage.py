@@ -46,6 +46,7 @@ class Stage:
       stratified: spread the batch's times evenly instead of drawing each alone.
       text_drop: share of training examples whose text is replaced by the null.
       aug_schedule: aug_level in [0, 1] -> noise on the low-resolution input.
+      aug_max: aug_level is drawn from [0, aug_max] in training; 1 is the paper's.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Stage:
     text_drop: float = 0.1
     # Paper silent: which schedule maps aug_level to noise; cosine assumed.
     aug_schedule: schedules.NoiseSchedule = COSINE
+    aug_max: float = 1.0
 
     def __post_init__(self):
         """Check the resolutions, as early as they can be wrong."""
@@ -76,6 +78,10 @@ class Stage:
         if not 0.0 <= self.text_drop < 1.0:
             raise ValueError(
                 f"Stage {self.name}: text_drop must be in [0, 1), got {self.text_drop}."
+            )
+        if not 0.0 < self.aug_max <= 1.0:
+            raise ValueError(
+                f"Stage {self.name}: aug_max must be in (0, 1], got {self.aug_max}."
             )
 
     def example_inputs(self, size: int | None = None, batch: int = 1):
@@ -175,7 +181,7 @@ class Stage:
         if self.low_resolution is not None:
             ratio = self.resolution // self.low_resolution
             low_res = images.resize(x, (size[0] // ratio, size[1] // ratio))
-            aug_level = jax.random.uniform(k_level, x.shape[:1])
+            aug_level = jax.random.uniform(k_level, x.shape[:1], maxval=self.aug_max)
         text = self.encode(frozen, batch)
         cond = self.condition(text, low_res, aug_level, k_aug, size)
         cond = cond.drop_text(k_text, self.text_drop)

@@ -1,8 +1,8 @@
 """Scenes of Noto Color Emoji on coloured grounds, with captions.
 
-"a red apple on a blue background", "three stars", "a pair of puppies", "a dog left of a
-pizza", "a big tree and a small cat". A caption that names no background has a white one.
-Layouts are in unit coordinates: one scene is the same picture at every resolution.
+"a red apple on a blue background", "three stars", "a pair of puppies", "a dog left of
+a pizza", "a big tree and a small cat". A caption that names no background has a white
+one. Layouts are in unit coordinates: one scene is the same picture at every resolution.
 How claims become words is in `emoji_words`.
 
 About 12 % of the combinations, chosen by a hash of what they show, never appear in
@@ -36,14 +36,14 @@ HELDOUT = 0.12
 KINDS = {"single": 0.3, "count": 0.25, "relation": 0.3, "and": 0.15}
 NAMED_BACKGROUND = 0.6
 PARAPHRASED = 0.5
-OVERLAPPING = 0.3
+OVERLAPPING = 0.25
 # Sides of an object, least and most, in units of the picture's side.
 SINGLE_SIDE = {"": (0.5, 0.62), "big": (0.78, 0.9), "small": (0.3, 0.36)}
 PAIR_SIDE = {"": (0.36, 0.45), "big": (0.5, 0.56), "small": (0.28, 0.34)}
 COUNT_SIDE = {2: (0.34, 0.44), 3: (0.32, 0.41), 4: (0.32, 0.41)}
 GAP = 0.03
-# So much of the smaller object's side may lie before or behind the other's.
-OVERLAP = 0.2
+# So much of the smaller object's side lies before or behind the other's, at most.
+OVERLAP = 0.4
 
 
 class Placed(NamedTuple):
@@ -99,9 +99,14 @@ def in_row(
     horizontal: bool,
     gap: float = GAP,
 ) -> tuple[Placed, ...]:
-    """Place objects along one axis, in order, at least `gap` apart."""
+    """Place objects along one axis, in order, at least `gap` apart.
+
+    A negative gap is how far each reaches over the next, exactly.
+    """
     slack = 1.0 - sum(sides) - 2 * GAP - gap * (len(sides) - 1)
     cuts = sorted(draw.uniform(0.0, slack) for _ in sides)
+    if gap < 0.0:
+        cuts = cuts[:1] * len(sides)
     middle = draw.uniform(0.42, 0.58)
     placed, used = [], GAP
     for i, (name, side) in enumerate(zip(named, sides, strict=True)):
@@ -179,7 +184,7 @@ def place_pair(draw: order.Draw, claim: Claim) -> tuple[Placed, ...]:
         named, sides = named[::-1], sides[::-1]
     gap = GAP
     if draw.uniform() < OVERLAPPING:
-        gap = -OVERLAP * min(sides)
+        gap = -draw.uniform(0.0, OVERLAP) * min(sides)
     placed = in_row(draw, named, sides, horizontal, gap)
     return placed[::-1] if draw.below(2) else placed
 
@@ -198,9 +203,7 @@ def scene(seed: int, index: int, split: str = "train") -> Scene:
     if draw.uniform() < PARAPHRASED:
         caption = emoji_words.paraphrase(draw, claim)
     claim = claim._replace(paraphrased=caption != plain)
-    return Scene(
-        caption, claim.background or "white", place(draw, claim), kind, claim
-    )
+    return Scene(caption, claim.background or "white", place(draw, claim), kind, claim)
 
 
 def caption(scene: Scene) -> str:

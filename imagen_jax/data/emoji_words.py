@@ -89,7 +89,7 @@ class Claim(NamedTuple):
 
 
 def plural(name: str) -> str:
-    """Return the plural: "butterfly" -> "butterflies", "cup of tea" -> "cups of tea"."""
+    """Return the plural: "puppy" -> "puppies", "cup of tea" -> "cups of tea"."""
     head, of, rest = name.partition(" of ")
     before, space, last = head.rpartition(" ")
     if last in IRREGULAR:
