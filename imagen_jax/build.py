@@ -318,9 +318,8 @@ def loop_settings(config: Config, workdir: str, **flags: Any) -> loop.LoopSettin
 def load(model: str) -> text_to_image.TextToImage:
     """A trained cascade from a shipped model's name or a model directory."""
     folder = model_folder(model)
-    configs = [
-        ml_collections.ConfigDict(values) for values in model_directory.read(folder)
-    ]
+    stored, words = model_directory.read(folder)
+    configs = [ml_collections.ConfigDict(values) for values in stored]
     stages = tuple(make_stage(config) for config in configs)
     for config in configs:
         if config.text.sentencepiece:
@@ -333,6 +332,7 @@ def load(model: str) -> text_to_image.TextToImage:
         text_params=model_directory.parameters(folder, "text")(shapes),
         params=tuple(partial(stage_params, folder, module) for module in stages),
         recipes=tuple(make_recipe(config) for config in configs),
+        words=words,
     )
 
 
@@ -375,7 +375,11 @@ def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:
         if config.text.sentencepiece:
             config.text.sentencepiece = "spiece.model"
     size = model_directory.write(
-        out, [config.to_dict() for config in configs], trees, dtype
+        out,
+        [config.to_dict() for config in configs],
+        trees,
+        dtype,
+        tasks.words(make_source(configs[0], "train")),
     )
     if pieces:
         tokens = make_tokenizer(read_config(workdirs[0]))

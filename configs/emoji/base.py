@@ -75,8 +75,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.optimizer = ml_collections.ConfigDict(
         {
-            "kind": "muon",
-            "peak_lr": 2e-3,
+            "kind": "adam",
+            "peak_lr": 1.5e-3,
             "warmup_steps": 100,
             "decay": "cosine",
             "b1": 0.9,
@@ -88,7 +88,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.training = ml_collections.ConfigDict(
         {
-            "steps": 6000,
+            "steps": 5000,
             "ema_decay": 0.998,
             "ema_warmup": True,
             "accumulation": 1,

@@ -14,6 +14,7 @@ from imagen_jax.cascade import images
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.contact_sheet import contact_sheet
 from imagen_jax.cascade.recipe import SamplingRecipe, make_solver
+from imagen_jax.text import tokenizer
 from imagen_jax.text.encoder import TextEmbedding, TextEncoder
 
 # Called with (stage name, network calls done in all, network calls in all).
@@ -60,6 +61,7 @@ class TextToImage:
       params: one reader of parameters a stage, called when the stage begins.
       recipes: each stage's own sampling settings.
       batch: the most pictures drawn at once.
+      words: all that its training captions hold, in lower case; none if not known.
     """
 
     cascade: Cascade
@@ -68,6 +70,16 @@ class TextToImage:
     params: tuple[Callable[[], Any], ...]
     recipes: tuple[SamplingRecipe, ...]
     batch: int = 8
+    words: frozenset[str] = frozenset()
+
+    def unknown_words(self, prompts: Sequence[str] | str) -> tuple[str, ...]:
+        """Words that no training caption held, in the order of the prompts.
+
+        The model draws what the other words say.
+        """
+        text = prompts if isinstance(prompts, str) else " ".join(prompts)
+        found = dict.fromkeys(tokenizer.words(text))
+        return tuple(w for w in found if self.words and w not in self.words)
 
     def sample(
         self,

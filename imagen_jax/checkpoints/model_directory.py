@@ -23,6 +23,7 @@ def write(
     stages: Sequence[Mapping[str, Any]],
     trees: Mapping[str, Any],
     dtype: str,
+    words: Sequence[str] = (),
 ) -> int:
     """Write a model; returns its size in bytes.
 
@@ -31,6 +32,7 @@ def write(
       stages: the configs of the stages as plain values, base first.
       trees: parameters by file name: each stage's `name`, and "text".
       dtype: of the stored floating-point numbers, "float32" or "bfloat16".
+      words: all that its training captions hold; none when that is not known.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,14 +42,14 @@ def write(
             for path, a in safetensors.flatten(tree).items()
         }
         safetensors.save(folder / f"{name}.safetensors", arrays, {"network": name})
-    description = {"format": FORMAT, "stages": list(stages)}
+    description = {"format": FORMAT, "stages": list(stages), "words": " ".join(words)}
     # Last, so that a directory with a model.json is whole.
     (folder / "model.json").write_text(json.dumps(description, indent=1) + "\n")
     return sum(f.stat().st_size for f in folder.iterdir())
 
 
-def read(folder: str | pathlib.Path) -> list[dict[str, Any]]:
-    """The configs of the stages of a model directory.
+def read(folder: str | pathlib.Path) -> tuple[list[dict[str, Any]], frozenset[str]]:
+    """The configs of a model directory's stages, and the words of its captions.
 
     Raises:
       ValueError: when it is no model directory, or one of a later format.
@@ -61,6 +63,7 @@ def read(folder: str | pathlib.Path) -> list[dict[str, Any]]:
     try:
         description = json.loads(path.read_text())
         version, stages = description["format"], list(description["stages"])
+        words = frozenset(description.get("words", "").split())
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(
             f"model: {path} is damaged ({error}); export the model again."
@@ -70,7 +73,7 @@ def read(folder: str | pathlib.Path) -> list[dict[str, Any]]:
             f"model: {path} has format {version}, this version reads {FORMAT}; "
             "upgrade imagen_jax."
         )
-    return stages
+    return stages, words
 
 
 def parameters(folder: str | pathlib.Path, name: str) -> Callable[[Any], Any]:

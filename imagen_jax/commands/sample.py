@@ -3,6 +3,7 @@
 import argparse
 import json
 import pathlib
+import sys
 import time
 
 from imagen_jax import __version__
@@ -92,6 +93,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     started = time.time()
     model = build.load(args.model)
+    if unknown := model.unknown_words(args.prompts):
+        print(
+            f"The model {args.model} never saw: {', '.join(unknown)}. It draws what "
+            "the other words say.",
+            file=sys.stderr,
+        )
     settings = settings_of(args)
     with tqdm.tqdm(desc="compiling", unit="step", dynamic_ncols=True) as bar:
         samples = model.sample(

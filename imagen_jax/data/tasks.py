@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from imagen_jax.data import emoji, order, shapes
+from imagen_jax.text import tokenizer
 
 Window = tuple[int, int, int]
 
@@ -218,6 +219,14 @@ def by_name(name: str, split: str = "train") -> Source:
     if name == "captions":
         return captions_mixture(split)
     raise ValueError(f"tasks: name must be one of {NAMES}, got {name!r}.")
+
+
+def words(source: Source, seed: int = 0, num: int = 20_000) -> list[str]:
+    """Return all words of a source's first captions, in lower case, sorted."""
+    found = set()
+    for index in range(num):
+        found.update(tokenizer.words(source.text(seed, index)))
+    return sorted(found)
 
 
 NAMES = (

@@ -23,15 +23,17 @@ def attend(
 
     Keys where `mask` is False weigh exactly nothing; a row without any key gives 0.
     """
-    q = q * q.shape[-1] ** -0.5
-    logits = jnp.einsum("bqnk,bmnk->bnqm", q, k, preferred_element_type=jnp.float32)
+    # Heads before positions: XLA's CPU backend multiplies such batches twice as fast.
+    q, k, v = (a.swapaxes(1, 2) for a in (q * q.shape[-1] ** -0.5, k, v))
+    logits = jnp.einsum("bnqk,bnmk->bnqm", q, k, preferred_element_type=jnp.float32)
     if mask is None:
         weights = jax.nn.softmax(logits, axis=-1)
     else:
         keep = mask[:, None, None, :]
         weights = jax.nn.softmax(jnp.where(keep, logits, -1e9), axis=-1)
         weights = jnp.where(keep, weights, 0.0)
-    return jnp.einsum("bnqm,bmnk->bqnk", weights.astype(v.dtype), v)
+    out = jnp.einsum("bnqm,bnmk->bnqk", weights.astype(v.dtype), v)
+    return out.swapaxes(1, 2)
 
 
 class Attention(nn.Module):

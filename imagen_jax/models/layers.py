@@ -115,18 +115,43 @@ def Embed(
     )
 
 
-def GroupNorm(
-    groups: int, *, name: str, dtype: DTypeLike = jnp.float32, epsilon: float = 1e-5
-) -> nn.GroupNorm:
-    """Group normalisation; statistics in float32 whatever `dtype` is."""
-    return nn.GroupNorm(
-        num_groups=groups,
-        epsilon=epsilon,
-        dtype=dtype,
-        scale_init=partitioned(nn.initializers.ones_init(), "norm"),
-        bias_init=partitioned(zeros_init, "norm"),
-        name=name,
-    )
+class GroupNorm(nn.Module):
+    """Group normalisation; statistics in float32 whatever `dtype` is.
+
+    As `nn.GroupNorm`, but from the sums of each channel, without an array of five
+    axes: XLA's CPU backend reduces such sums several times as fast.
+
+    Attributes:
+      num_groups: divides the channels.
+      dtype: of the result.
+      epsilon: added to the variance.
+    """
+
+    num_groups: int
+    dtype: DTypeLike = jnp.float32
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x):
+        """[B, ..., C] -> the same shape."""
+        channels = x.shape[-1]
+        scale = self.param(
+            "scale", partitioned(nn.initializers.ones_init(), "norm"), (channels,)
+        )
+        bias = self.param("bias", partitioned(zeros_init, "norm"), (channels,))
+        wide = x.astype(jnp.float32)
+        axes = tuple(range(1, x.ndim - 1))
+
+        def mean(a):
+            a = a.mean(axes).reshape(-1, self.num_groups, channels // self.num_groups)
+            return jnp.repeat(a.mean(-1), a.shape[-1], axis=-1)
+
+        center = mean(wide)
+        variance = jnp.maximum(mean(jnp.square(wide)) - jnp.square(center), 0.0)
+        factor = jax.lax.rsqrt(variance + self.epsilon) * scale
+        offset = bias - center * factor
+        wide = wide * jnp.expand_dims(factor, axes) + jnp.expand_dims(offset, axes)
+        return wide.astype(self.dtype)
 
 
 def LayerNorm(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -13,6 +14,11 @@ EOS = 1
 UNK = 2
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
+
+
+def words(text: str) -> list[str]:
+    """Split a text into words: runs of letters and digits, in lower case."""
+    return re.findall(r"[^\W_]+", text.lower())
 
 
 class Tokenizer(Protocol):

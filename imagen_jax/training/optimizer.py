@@ -1,13 +1,12 @@
-"""Adafactor and Adam with warmup and decay, as the paper trains its networks; Muon."""
+"""Adafactor and Adam with warmup and decay, as the paper trains its networks."""
 
 import jax
 import optax
-from optax import contrib
 
 # Updates done -> learning rate.
 Schedule = optax.Schedule
 
-KINDS = ("adam", "adafactor", "muon")
+KINDS = ("adam", "adafactor")
 DECAYS = ("cosine", "linear", "constant")
 
 
@@ -60,20 +59,17 @@ def make(
 
     The base trains with Adafactor at optax's defaults, the super-resolution networks
     with Adam at b1 0.9, b2 0.999, eps 1e-8; neither decays weights
-    (Saharia et al. 2022, section 4.1 and appendix F). Muon (Jordan et al. 2024) makes
-    the update of each hidden matrix orthogonal, a convolution's kernel taken as inputs
-    by outputs, at the size that Adam's would have (Liu et al. 2025); all other
-    parameters go by Adam. Short runs of small networks go further with it.
+    (Saharia et al. 2022, section 4.1 and appendix F).
 
     Args:
-      kind: "adafactor", "adam" or "muon".
+      kind: "adafactor" or "adam".
       schedule: updates done -> learning rate.
       b1: Adam's decay of the first moment (Adafactor has none).
       b2: Adam's decay of the second moment (Adafactor has its own schedule).
       eps: Adam's floor of the second moment's root.
       clip_norm: largest global norm of the gradient; None does not clip.
       weight_decay: on parameters of two or more axes; scaled by the learning rate
-        in Adam (AdamW) and Muon, but not in Adafactor, as optax defines them.
+        in Adam (AdamW), but not in Adafactor, as optax defines them.
     """
     if kind not in KINDS:
         raise ValueError(f"Optimizer: kind must be one of {KINDS}, got {kind!r}.")
@@ -92,16 +88,6 @@ def make(
             weight_decay_rate=weight_decay or None,
             weight_decay_mask=matrices,
         )
-    elif kind == "muon":
-        rule = contrib.muon(
-            schedule,
-            weight_decay=weight_decay,
-            adam_b1=b1,
-            adam_b2=b2,
-            eps=eps,
-            consistent_rms=0.2,
-            muon_weight_dimension_numbers=hidden_matrices,
-        )
     elif weight_decay:
         rule = optax.adamw(
             schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=matrices
@@ -112,21 +98,3 @@ def make(
     if clip_norm is None:
         return rule
     return optax.chain(optax.clip_by_global_norm(clip_norm), rule)
-
-
-def hidden_matrices(params):
-    """How Muon sees each parameter: as a matrix, or None for Adam's.
-
-    Left to Adam, as its authors advise: what is not a matrix, the tables of tokens and
-    positions, and the layers where pictures enter and leave.
-    """
-    outside = ("stem", "head", "token_embedder", "relpos_bias")
-
-    def one(path, p):
-        names = {getattr(key, "key", None) for key in path}
-        if p.ndim < 2 or names.intersection(outside):
-            return None
-        *inputs, output = range(p.ndim)
-        return contrib.MuonDimensionNumbers(tuple(inputs), (output,))
-
-    return jax.tree_util.tree_map_with_path(one, params)
