@@ -23,7 +23,7 @@ def attend(
 
     Keys where `mask` is False weigh exactly nothing; a row without any key gives 0.
     """
-    # Heads before positions: XLA's CPU backend multiplies such batches twice as fast.
+    # Heads before positions: XLA's CPU backend multiplies such batches faster.
     q, k, v = (a.swapaxes(1, 2) for a in (q * q.shape[-1] ** -0.5, k, v))
     logits = jnp.einsum("bnqk,bnmk->bnqm", q, k, preferred_element_type=jnp.float32)
     if mask is None:

@@ -119,7 +119,7 @@ class GroupNorm(nn.Module):
     """Group normalisation; statistics in float32 whatever `dtype` is.
 
     As `nn.GroupNorm`, but from the sums of each channel, without an array of five
-    axes: XLA's CPU backend reduces such sums several times as fast.
+    axes: XLA's CPU backend reduces such sums faster.
 
     Attributes:
       num_groups: divides the channels.
