@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train on the first batch only: a quick check that it can be learned",
     )
     parser.add_argument(
+        "--max_minutes",
+        type=float,
+        help="stop after so many minutes, saved; the same command goes on from there",
+    )
+    parser.add_argument(
         "--distributed",
         action="store_true",
         help="one process of several: call jax.distributed.initialize() first",
@@ -60,6 +65,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         args.workdir,
         init_from=args.init_from,
         overfit_one_batch=args.overfit_one_batch,
+        max_minutes=args.max_minutes,
     )
     loop.train(training, settings)
     return 0

@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -81,6 +83,7 @@ class LoopSettings:
         names and shapes agree; a workdir that has checkpoints goes on from them.
       tensorboard: "auto", "clu", "tensorboardX" or "none".
       progress: show a bar, or a line each log where there is no terminal.
+      max_minutes: stop, saved, after so long; for machines that are lent in pieces.
     """
 
     workdir: str
@@ -98,6 +101,7 @@ class LoopSettings:
     init_from: str | None = None
     tensorboard: str = "auto"
     progress: bool = True
+    max_minutes: float | None = None
 
     def __post_init__(self):
         if self.on_nonfinite not in ("stop", "skip"):
@@ -111,10 +115,19 @@ class LoopSettings:
                     f"LoopSettings: {name} must be at least 1, "
                     f"got {getattr(self, name)}."
                 )
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise ValueError(
+                f"LoopSettings: max_minutes must be positive, got {self.max_minutes}."
+            )
+        if self.max_minutes is not None and jax.process_count() > 1:
+            raise ValueError(
+                "LoopSettings: max_minutes is for one process; the clocks of several "
+                "differ. Let the scheduler send SIGTERM."
+            )
 
 
 def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState:
-    """Train until `total_steps`, or until the process is told to end.
+    """Train until `total_steps`, or until time is up or the process is told to end.
 
     A run that ends at any moment, killed included, goes on from its last checkpoint
     when it is started again, and comes to bit for bit the same parameters on the same
@@ -126,6 +139,7 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
         another model's.
     """
     first_process = jax.process_index() == 0
+    deadline = time.monotonic() + 60 * (settings.max_minutes or math.inf)
     with contextlib.ExitStack() as stack:
         stack.enter_context(partitioning.use(run.mesh))
         told_to_stop = stack.enter_context(_stop_signals())
@@ -193,8 +207,10 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
                     meter.restart()
             pending = (done, device_metrics)
             last = done == settings.total_steps
-            stopping = told_to_stop() or (
-                jax.process_count() > 1 and checkpoints.preempted(done)
+            stopping = (
+                told_to_stop()
+                or time.monotonic() > deadline
+                or (jax.process_count() > 1 and checkpoints.preempted(done))
             )
             log_now, save_now, sample_now, evaluate_now = (
                 bool(every) and (last or done % every == 0)

@@ -69,6 +69,22 @@ def test_a_finished_run_has_nothing_to_do(whole, copy):
     toy.assert_identical(whole[1], again)
 
 
+def test_a_run_in_pieces_ends_with_the_same_bits(whole, tmp_path):
+    pieces = 0
+    while store.steps(tmp_path / "checkpoints")[-1:] != [8]:
+        # Over at once: every piece is one step.
+        piece = toy.settings(tmp_path, max_minutes=1e-9)
+        last = loop.train(toy.run(), piece)
+        pieces += 1
+        assert int(last.step) == pieces
+    toy.assert_identical(whole[1], last)
+
+
+def test_time_must_be_positive(tmp_path):
+    with pytest.raises(ValueError, match="max_minutes must be positive, got 0"):
+        toy.settings(tmp_path, max_minutes=0)
+
+
 def test_one_batch_can_be_learned_by_heart(tmp_path):
     seen = []
 

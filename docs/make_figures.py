@@ -1,0 +1,122 @@
+"""Make the pictures of the README and of docs/, from a model and from finished runs.
+
+    python docs/make_figures.py samples --model emoji
+    python docs/make_figures.py runs runs/text runs/base runs/sr_64 runs/sr_256
+
+`samples` draws the held-out grid (the first prompts of the held-out split, none chosen),
+guidance weights, thresholding, and the three stages. `runs` plots the loss of each run
+and lays its sample sheets side by side; it needs `pip install matplotlib`.
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+import imagen_jax
+from imagen_jax.cascade.contact_sheet import contact_sheet
+from imagen_jax.data import tasks
+
+IMAGES = pathlib.Path(__file__).parent / "images"
+SEED = 0
+GRID = 32
+WEIGHTS = (1.0, 1.5, 2.0, 4.0, 8.0)
+STRONG = 8.0
+
+
+def prompts(first: int, count: int) -> list[str]:
+    """Held-out captions in the order in which the split has them."""
+    source = tasks.by_name("emoji", "heldout")
+    return [source.text(SEED, first + i) for i in range(count)]
+
+
+def save(sheet: Image.Image, name: str) -> None:
+    """Write a picture with few colours, small enough for a repository."""
+    IMAGES.mkdir(exist_ok=True)
+    path = IMAGES / f"{name}.png"
+    sheet.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
+
+
+def samples(model_name: str) -> None:
+    """Draw the sheets that show a model."""
+    model = imagen_jax.load(model_name)
+    some = prompts(0, GRID)
+    drawn = model.sample(some, seed=SEED)
+    save(contact_sheet(list(drawn.images), some, columns=8, cell=160), "samples")
+
+    pictures, labels = [], []
+    for i, prompt in enumerate(some[:4]):
+        for name, stage in zip(drawn.stage_names, drawn.stages, strict=True):
+            pictures.append(stage[i])
+            labels.append(f"{name}: {stage.shape[1]} px; {prompt}")
+    save(contact_sheet(pictures, labels, columns=6, cell=192), "stages")
+
+    some = prompts(GRID, 4)
+    rows = [model.sample(some, seed=SEED, guidance=(w, None, None)) for w in WEIGHTS]
+    table(rows, some, [f"w = {w:g}" for w in WEIGHTS], "guidance")
+
+    kinds = ("none", "static", "dynamic")
+    rows = [
+        model.sample(some, seed=SEED, guidance=(STRONG, None, None), threshold=kind)
+        for kind in kinds
+    ]
+    table(rows, some, [f"{kind}, w = {STRONG:g}" for kind in kinds], "thresholding")
+
+
+def table(rows, some: list[str], names: list[str], file: str) -> None:
+    """One row a prompt, one column a setting."""
+    pictures, labels = [], []
+    for i, prompt in enumerate(some):
+        for drawn, name in zip(rows, names, strict=True):
+            pictures.append(drawn.images[i])
+            labels.append(f"{name}: {prompt}")
+    save(contact_sheet(pictures, labels, columns=len(names), cell=176), file)
+
+
+def runs(folders: list[pathlib.Path]) -> None:
+    """Plot every run's loss and join its sample sheets."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(folders), figsize=(4 * len(folders), 3))
+    for axis, folder in zip(np.atleast_1d(axes), folders, strict=True):
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        records = [record for record in map(json.loads, lines) if "loss" in record]
+        config = json.loads((folder / "config.json").read_text())
+        steps = [record["step"] for record in records]
+        losses = [record["loss"] for record in records]
+        axis.plot(steps, losses)
+        axis.set(title=config["name"], xlabel="step", yscale="log")
+        axis.grid(True, which="both", alpha=0.3)
+        print(f"{config['name']}: loss {losses[-1]:.4g} at step {steps[-1]}")
+        sheets = sorted((folder / "samples").glob("*.png"))
+        if sheets:
+            pictures = [np.asarray(Image.open(p).convert("RGB")) for p in sheets]
+            joined = np.concatenate(pictures)
+            save(Image.fromarray(joined), f"run_{config['name']}")
+    figure.tight_layout()
+    figure.savefig(IMAGES / "losses.png", dpi=80)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Make the pictures of the docs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    drawing = commands.add_parser("samples", help="draw sheets with a model")
+    drawing.add_argument("--model", default="emoji", help="a model directory or name")
+    plotting = commands.add_parser("runs", help="plot finished runs")
+    plotting.add_argument("folders", nargs="+", type=pathlib.Path)
+    arguments = parser.parse_args()
+    if arguments.command == "samples":
+        samples(arguments.model)
+    else:
+        runs(arguments.folders)
+
+
+if __name__ == "__main__":
+    main()
