@@ -20,10 +20,10 @@ from etils import epath
 from imagen_jax import partitioning
 from imagen_jax.cascade import cascade, recipe, stage, text_to_image
 from imagen_jax.checkpoints import model_directory, store
-from imagen_jax.data import readers, tasks
+from imagen_jax.data import emoji, readers, sprites, tasks
 from imagen_jax.diffusion import losses, prediction, schedules
-from imagen_jax.evaluation import grid
-from imagen_jax.models import efficient_unet, t5, unet
+from imagen_jax.evaluation import detection, grid
+from imagen_jax.models import detector, efficient_unet, t5, unet
 from imagen_jax.text import encoder, pretraining, tokenizer
 from imagen_jax.training import loop, optimizer, step
 
@@ -155,12 +155,25 @@ def make_text_task(config: Config) -> pretraining.MaskedTokenTask:
     return construct(pretraining.MaskedTokenTask, "pretraining", values)
 
 
+def make_detection_task(config: Config) -> detection.DetectionTask:
+    """The scorer's training of a config of kind "scorer"."""
+    sizes = {
+        "num_classes": len(sprites.names()),
+        "num_backgrounds": len(emoji.BACKGROUNDS),
+    }
+    return detection.DetectionTask(
+        module=construct(detector.Detector, "network", {**sizes, **config.network}),
+        resolution=config.stage.resolution,
+    )
+
+
 def param_counts(config: Config) -> dict[str, dict[str, int]]:
     """Parameters by top-level module, of the trained and of the frozen network."""
     key = jax.random.key(0)
-    if config.kind == "text":
+    if config.kind != "stage":
+        task = make_text_task if config.kind == "text" else make_detection_task
         return {
-            "network": count(jax.eval_shape(make_text_task(config).init, key)),
+            "network": count(jax.eval_shape(task(config).init, key)),
             "text encoder (frozen)": {},
         }
     text = encoder_init(make_text_module(config), config.text.length)
@@ -233,14 +246,14 @@ def make_source(config: Config, split: str) -> tasks.Source:
 def make_reader(config: Config) -> readers.Reader:
     """The stream of batches of `config.data`, this process's share."""
     ratio = 1
-    if config.kind == "stage" and config.stage.low_resolution:
+    if "stage" in config and config.stage.low_resolution:
         ratio = config.stage.resolution // config.stage.low_resolution
     return readers.Reader(
         source=make_source(config, "train"),
         tokenizer=make_tokenizer(config),
         batch_size=config.data.batch_size,
         length=config.text.length,
-        resolution=config.stage.resolution if config.kind == "stage" else 1,
+        resolution=config.stage.resolution if "stage" in config else 1,
         seed=config.data.seed,
         crop=config.data.crop or None,
         crop_multiple=ratio,
@@ -293,6 +306,9 @@ def training_run(config: Config) -> loop.TrainingRun:
     }
     if config.kind == "text":
         task = make_text_task(config)
+        return loop.TrainingRun(loss=task.loss, init=task.init, **common)
+    if config.kind == "scorer":
+        task = make_detection_task(config)
         return loop.TrainingRun(loss=task.loss, init=task.init, **common)
     module, params = make_stage(config), text_params(config)
     sample = None

@@ -29,6 +29,7 @@ BACKGROUNDS = {
     "pink": (244, 143, 190),
     "purple": (166, 130, 220),
 }
+MOST = 4  # objects of a scene
 SPLITS = ("train", "heldout")
 HELDOUT = 0.12
 # How often each kind of scene is drawn, a background named, a caption paraphrased,
@@ -204,6 +205,20 @@ def scene(seed: int, index: int, split: str = "train") -> Scene:
         caption = emoji_words.paraphrase(draw, claim)
     claim = claim._replace(paraphrased=caption != plain)
     return Scene(caption, claim.background or "white", place(draw, claim), kind, claim)
+
+
+def labels(scene: Scene) -> dict[str, np.ndarray]:
+    """Return what a detector should find.
+
+    "objects" float32 [4, 4] holds (class, x, y, side) of each object, its class the
+    place of its name in the sprite sheet, -1 in rows without one; "background" int32 is
+    the place in BACKGROUNDS.
+    """
+    objects = np.full((MOST, 4), -1.0, np.float32)
+    for row, placed in zip(objects, scene.placed, strict=False):
+        row[:] = (sprites.names().index(placed.name), *placed[1:])
+    ground = list(BACKGROUNDS).index(scene.background)
+    return {"objects": objects, "background": np.int32(ground)}
 
 
 def caption(scene: Scene) -> str:

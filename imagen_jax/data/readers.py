@@ -24,7 +24,7 @@ class Reader:
     """Yields {"image" uint8 [B, H, W, 3], "tokens" int32 [B, L], "mask" bool [B, L]}.
 
     B is `batch_size` (global) divided by `host_count`; text-only sources give no
-    image. With `crop`, H = W = crop: a random window of the picture at `resolution`,
+    image, labelled ones their labels too. With `crop`, H = W = crop: a random window of the picture at `resolution`,
     its corner on a multiple of `crop_multiple`; only the window is drawn.
     """
 
@@ -90,10 +90,12 @@ class Reader:
         tokens, mask = self.tokenizer.encode(
             [example["text"] for example in examples], self.length
         )
-        batch = {"tokens": tokens, "mask": mask}
-        if self.source.has_image:
-            batch["image"] = np.stack([example["image"] for example in examples])
-        return batch
+        rest = {
+            name: np.stack([example[name] for example in examples])
+            for name in examples[0]
+            if name != "text"
+        }
+        return {"tokens": tokens, "mask": mask, **rest}
 
     def batches(self, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Return the endless stream of batches from the global example `start` on."""

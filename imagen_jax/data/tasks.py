@@ -48,15 +48,16 @@ class Task:
     """One kind of scene, captioned and, unless `render` is None, drawn.
 
     scene(seed, index, split) makes what both share; caption(scene) says it and
-    render(scene, resolution, window) draws it as uint8 [H, W, 3]. `size` is the number
-    of distinct indices, None where there is no end; a sized task is shuffled anew in
-    each epoch.
+    render(scene, resolution, window) draws it as uint8 [H, W, 3]; labels(scene), if
+    any, are arrays that go with the whole picture. `size` is the number of distinct
+    indices, None where there is no end; a sized task is shuffled anew in each epoch.
     """
 
     name: str
     scene: Callable[[int, int, str], Any]
     caption: Callable[[Any], str]
     render: Callable[[Any, int, Window | None], np.ndarray] | None = None
+    labels: Callable[[Any], dict[str, np.ndarray]] | None = None
     size: int | None = None
     split: str = "train"
 
@@ -85,12 +86,14 @@ class Task:
     def example(
         self, seed: int, index: int, resolution: int, window: Window | None = None
     ) -> dict[str, Any]:
-        """Return {"image": uint8 [H, W, 3], "text": str}; no image if text only."""
+        """Return {"image": uint8 [H, W, 3], "text": str} and labels, as far as any."""
         scene = self.source_scene(seed, index)
-        text = self.caption(scene)
-        if self.render is None:
-            return {"text": text}
-        return {"image": self.render(scene, resolution, window), "text": text}
+        example: dict[str, Any] = {"text": self.caption(scene)}
+        if self.render is not None:
+            example["image"] = self.render(scene, resolution, window)
+        if self.labels is not None:
+            example.update(self.labels(scene))
+        return example
 
     def text_only(self) -> "Task":
         """Return the same captions in the same order, without pictures."""
@@ -182,6 +185,12 @@ def emoji_task(split: str = "train") -> Task:
     )
 
 
+def labelled_emoji(split: str = "train") -> Task:
+    """The emoji task's pictures with what a detector should find in them."""
+    task = emoji_task(split)
+    return dataclasses.replace(task, name="labelled_emoji", labels=emoji.labels)
+
+
 def captions_mixture(split: str = "train") -> Mixture:
     """All captions this package can make, for text pretraining; no pictures."""
     return Mixture(
@@ -210,6 +219,8 @@ def by_name(name: str, split: str = "train") -> Source:
         return shapes_task(split)
     if name == "emoji":
         return emoji_task(split)
+    if name == "labelled_emoji":
+        return labelled_emoji(split)
     if name == "scenes":
         return scenes_mixture(split)
     if name == "shapes_captions":
@@ -232,6 +243,7 @@ def words(source: Source, seed: int = 0, num: int = 20_000) -> list[str]:
 NAMES = (
     "shapes",
     "emoji",
+    "labelled_emoji",
     "scenes",
     "shapes_captions",
     "emoji_captions",

@@ -9,7 +9,7 @@ import numpy as np
 from imagen_jax.cascade.contact_sheet import contact_sheet
 from imagen_jax.cascade.text_to_image import TextToImage
 from imagen_jax.data import tasks
-from imagen_jax.evaluation import composition
+from imagen_jax.evaluation import shapes_checker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +89,10 @@ def shapes(
         source.example(seed, i, model.cascade.stages[-1].resolution) for i in range(num)
     ]
     captions = [example["text"] for example in examples]
-    real = [composition.check_shapes(e["image"], e["text"]).right for e in examples]
+    real = [shapes_checker.check_shapes(e["image"], e["text"]).right for e in examples]
     drawn = model.sample(captions, seed=seed, **settings).images
     verdicts = [
-        composition.check_shapes(image, caption)
+        shapes_checker.check_shapes(image, caption)
         for image, caption in zip(drawn, captions, strict=True)
     ]
     failures = tuple(

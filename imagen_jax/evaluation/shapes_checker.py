@@ -73,7 +73,7 @@ def parse(caption: str) -> Claim:
     match = PHRASE.fullmatch(caption.strip())
     if match is None:
         raise ValueError(
-            f"composition: caption must be one of the shapes task, got {caption!r}, "
+            f"shapes_checker: caption must be one of the shapes task, got {caption!r}, "
             'e.g. "a red circle left of a blue square".'
         )
     color, shape, relation, other_color, other_shape = match.groups()

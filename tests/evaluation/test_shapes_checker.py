@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.data import shapes
-from imagen_jax.evaluation import composition
+from imagen_jax.evaluation import shapes_checker
 
 
 def scenes(count, seed=0):
@@ -21,7 +21,7 @@ def pair(first, relation, second, seed=0):
 @pytest.mark.parametrize("resolution,count", [(16, 1200), (32, 500), (256, 60)])
 def test_true_pictures_are_right(resolution, count):
     drawn = scenes(count)
-    right = composition.fraction_right(
+    right = shapes_checker.fraction_right(
         [shapes.render(scene, resolution) for scene in drawn],
         [scene.caption for scene in drawn],
     )
@@ -34,7 +34,7 @@ def other(draw, options, one):
 
 def nearly(scene, draw):
     """A caption that differs from the true one in a single word."""
-    claim = composition.parse(scene.caption)
+    claim = shapes_checker.parse(scene.caption)
     things = [list(thing) for thing in claim.things]
     relation = claim.relation
     change = draw.below(3 if relation else 2)
@@ -57,24 +57,24 @@ def test_one_wrong_word_is_noticed(resolution, count):
     for scene in scenes(count, seed=5):
         caption = nearly(scene, draw)
         image = shapes.render(scene, resolution)
-        assert not composition.check_shapes(image, caption), (scene.caption, caption)
+        assert not shapes_checker.check_shapes(image, caption), (scene.caption, caption)
 
 
 def test_equivalent_captions_are_right():
     image = shapes.render(pair("red circle", "left of", "blue cross"), 16)
-    assert composition.check_shapes(image, "a blue cross right of a red circle")
-    assert not composition.check_shapes(image, "a blue cross left of a red circle")
+    assert shapes_checker.check_shapes(image, "a blue cross right of a red circle")
+    assert not shapes_checker.check_shapes(image, "a blue cross left of a red circle")
     image = shapes.render(pair("red circle", "below", "red cross"), 16)
-    assert composition.check_shapes(image, "a red cross above a red circle")
+    assert shapes_checker.check_shapes(image, "a red cross above a red circle")
 
 
 def test_missing_and_extra_objects_are_wrong():
     scene = pair("red circle", "left of", "blue cross")
     alone = shapes.render(scene._replace(placed=scene.placed[:1]), 16)
-    assert not composition.check_shapes(alone, scene.caption)
-    assert composition.check_shapes(alone, "a red circle")
+    assert not shapes_checker.check_shapes(alone, scene.caption)
+    assert shapes_checker.check_shapes(alone, "a red circle")
     both = shapes.render(scene, 16)
-    verdict = composition.check_shapes(both, "a red circle")
+    verdict = shapes_checker.check_shapes(both, "a red circle")
     assert not verdict and "1 objects expected, 2 seen" in verdict.reason
 
 
@@ -86,14 +86,14 @@ def test_a_faint_third_object_is_wrong():
         shapes.render(scene._replace(placed=(ghost,)), 32) - np.array(shapes.BACKGROUND)
     )
     image = np.clip(image, 0, 255).astype(np.uint8)
-    assert not composition.check_shapes(image, scene.caption)
+    assert not shapes_checker.check_shapes(image, scene.caption)
 
 
 def degraded(image, kind, rng):
     x = image.astype(np.float32)
     if kind == "blur":
         ground = np.float32(shapes.BACKGROUND)
-        x = np.moveaxis(composition.soften(np.moveaxis(x - ground, -1, 0)), 0, -1)
+        x = np.moveaxis(shapes_checker.soften(np.moveaxis(x - ground, -1, 0)), 0, -1)
         x = x + ground
     elif kind == "noise":
         x = x + 12 * rng.standard_normal(x.shape)
@@ -108,34 +108,34 @@ def test_soft_noisy_and_faded_pictures_are_right(kind, resolution):
     rng = np.random.default_rng(0)
     drawn = scenes(200, seed=9)
     images = [degraded(shapes.render(s, resolution), kind, rng) for s in drawn]
-    right = composition.fraction_right(images, [s.caption for s in drawn])
+    right = shapes_checker.fraction_right(images, [s.caption for s in drawn])
     assert right >= 0.98
 
 
 @pytest.mark.parametrize("fill", [0, 24, 128, 255])
 def test_empty_pictures_are_wrong(fill):
     image = np.full((16, 16, 3), fill, np.uint8)
-    assert not composition.check_shapes(image, "a red circle")
+    assert not shapes_checker.check_shapes(image, "a red circle")
 
 
 def test_pure_noise_is_wrong():
     rng = np.random.default_rng(0)
     for _ in range(20):
         image = rng.integers(0, 256, (16, 16, 3), np.uint8)
-        assert not composition.check_shapes(image, "a red circle")
+        assert not shapes_checker.check_shapes(image, "a red circle")
 
 
 def test_a_blob_that_is_no_shape_is_wrong():
     image = np.full((16, 16, 3), 24, np.uint8)
     image[2:4, 2:14] = shapes.COLORS["red"]
     image[4:14, 12:14] = shapes.COLORS["red"]
-    verdict = composition.check_shapes(image, "a red circle")
+    verdict = shapes_checker.check_shapes(image, "a red circle")
     assert not verdict and "unclear" in verdict.reason
 
 
 def test_the_verdict_says_what_was_seen():
     image = shapes.render(pair("white square", "above", "green triangle"), 32)
-    verdict = composition.check_shapes(image, "a white square above a green triangle")
+    verdict = shapes_checker.check_shapes(image, "a white square above a green triangle")
     assert [(s.color, s.shape) for s in verdict.seen] == [
         ("white", "square"),
         ("green", "triangle"),
@@ -146,4 +146,4 @@ def test_the_verdict_says_what_was_seen():
 @pytest.mark.parametrize("caption", ["", "a red dog", "a red circle and a blue square"])
 def test_other_captions_are_refused(caption):
     with pytest.raises(ValueError, match="must be one of the shapes task"):
-        composition.parse(caption)
+        shapes_checker.parse(caption)

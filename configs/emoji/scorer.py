@@ -1,0 +1,35 @@
+"""The scorer of emoji scenes: finds objects and the background in a picture.
+
+It judges what trained cascades draw (`imagen-jax evaluate --suite composition`).
+Expected: see docs/evaluation.md.
+Cost: about 12 minutes on two CPU cores.
+Command:
+  imagen-jax train --config emoji/scorer --workdir runs/scorer
+  imagen-jax export runs/scorer --out my_scorer
+"""
+
+from typing import Any
+
+import ml_collections
+
+from imagen_jax.commands import configs
+
+
+def get_config() -> Any:
+    c = configs.load("text/byte_t5")
+    c.kind = "scorer"
+    c.name = "scorer"
+    c.text.length = 128  # the captions come along, unread
+    del c.text.encoder
+    del c.pretraining
+    c.network = ml_collections.ConfigDict(
+        {"channels": 64, "num_blocks": 2, "stride": 4, "dtype": "float32"}
+    )
+    c.stage = ml_collections.ConfigDict({"resolution": 64, "low_resolution": 0})
+    c.data.task = "labelled_emoji"
+    c.data.batch_size = 64
+    c.optimizer.warmup_steps = 200
+    c.training.steps = 2600
+    c.training.ema_decay = 0.998
+    c.training.save_every = 500
+    return c
