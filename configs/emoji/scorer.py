@@ -23,7 +23,12 @@ def get_config() -> Any:
     del c.text.encoder
     del c.pretraining
     c.network = ml_collections.ConfigDict(
-        {"channels": 64, "num_blocks": 2, "stride": 4, "dtype": "float32"}
+        {
+            "stem_channels": 32,
+            "channels": 96,
+            "deep_channels": 160,
+            "dtype": "float32",
+        }
     )
     c.stage = ml_collections.ConfigDict({"resolution": 64, "low_resolution": 0})
     c.data.task = "labelled_emoji"

@@ -1,9 +1,9 @@
-"""A small network that says what stands where in a picture of 64 x 64 pixels.
+"""A small network that says what stands where in a picture, and on which ground.
 
-One stage, no anchors: each cell of a 16 x 16 grid says whether an object's centre lies
-by it, which object that is, and how it lies (after Zhou et al. 2019, "Objects as
-points", and Tian et al. 2019, "FCOS"). It judges what the cascades draw and has no part
-in drawing.
+One stage, no anchors: each cell of a grid a quarter of the picture's side says whether
+an object's centre is by it, which object that is, and where and how large it is (after
+Tian et al. 2019, "FCOS", and Zhou et al. 2019, "Objects as points"). It judges what the
+cascades draw and has no part in drawing.
 """
 
 from typing import NamedTuple
@@ -15,44 +15,42 @@ from jax.typing import DTypeLike
 from imagen_jax.models import blocks, layers
 from imagen_jax.types import Array
 
-RESOLUTION = 64
-GRID = 16
-# Log-odds of an object by a cell before training: about 2 of 256 cells have one.
+STRIDE = 4
+# Log-odds of an object by a cell before training: about 3 of 256 cells have one.
 RARE = -4.5
 
 
 class Detections(NamedTuple):
-    """What the network says about each picture; G = 16 cells a side, all float32.
+    """What the network says about each picture; G cells a side, all float32.
 
     Attributes:
-      present: log-odds [B, G, G] that an object's centre lies by the cell.
-      kind: logits [B, G, G, K + 1] of which object; the last: none that is known.
-      offset: (x, y) [B, G, G, 2] from the cell's centre to the object's, in cells.
-      log_side: natural log [B, G, G] of the object's side in units of the picture's.
-      background: logits [B, N] of the ground's colour.
+      present: log-odds [B, G, G] that an object's centre is by the cell.
+      classes: logits [B, G, G, num_classes] of which object.
+      box: [B, G, G, 3]: (x, y) from the cell's middle to the object's, in cells, and
+        the natural log of the object's side in units of the picture's.
+      background: logits [B, num_backgrounds] of the ground's colour.
     """
 
     present: Array
-    kind: Array
-    offset: Array
-    log_side: Array
+    classes: Array
+    box: Array
     background: Array
 
 
 class Detector(nn.Module):
-    """ResNet blocks at 16 x 16, a detour over 8 x 8, one linear layer a question.
+    """ResNet blocks at a quarter of the size, a detour over an eighth, linear answers.
 
     Attributes:
-      objects: number of object names, K.
-      backgrounds: number of ground colours, N.
-      stem_channels: at 32 x 32.
-      channels: at 16 x 16.
-      deep_channels: at 8 x 8, where a cell sees the whole picture.
+      num_classes: how many names of objects.
+      num_backgrounds: how many colours of grounds.
+      stem_channels: at half of the picture's size.
+      channels: at a quarter of it.
+      deep_channels: at an eighth, where a cell sees the whole of 64 pixels.
       dtype: of activations.
     """
 
-    objects: int
-    backgrounds: int
+    num_classes: int
+    num_backgrounds: int
     stem_channels: int = 32
     channels: int = 96
     deep_channels: int = 160
@@ -60,15 +58,11 @@ class Detector(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Detections:
-        """Pictures [B, 64, 64, 3] in [-1, 1] -> what is seen in them."""
-        if x.shape[1:] != (RESOLUTION, RESOLUTION, 3):
-            raise ValueError(
-                f"Detector: pictures must be [B, {RESOLUTION}, {RESOLUTION}, 3], got "
-                f"{tuple(x.shape)}. Resize them first."
-            )
+        """Pictures [B, H, W, 3] in [-1, 1] -> what is seen in them."""
+        blocks.check_size("Detector", x, 2 * STRIDE)
         h = layers.space_to_depth(x.astype(self.dtype), 2)
-        h = nn.silu(self._conv(self.stem_channels, 3, "stem_32")(h))
-        h = self._conv(self.channels, 3, "stem_16", stride=2)(h)
+        h = nn.silu(self._conv(self.stem_channels, 3, "stem_half")(h))
+        h = self._conv(self.channels, 3, "stem_quarter", stride=2)(h)
         h = self._block(self.channels, "before_0")(h)
         h = self._block(self.channels, "before_1")(h)
         deep = self._block(self.deep_channels, "deep_0", resample="down")(h)
@@ -81,19 +75,19 @@ class Detector(nn.Module):
 
     def _answers(self, h: Array) -> Detections:
         """Features [B, G, G, C] -> what is seen."""
-        place = self._conv(4, 1, "place")(h).astype(jnp.float32)
-        kind = self._conv(self.objects + 1, 1, "kind")(h).astype(jnp.float32)
+        present = self._conv(1, 1, "present")(h)[..., 0]
+        classes = self._conv(self.num_classes, 1, "classes")(h)
+        box = self._conv(3, 1, "box")(h)
         # The mean tells how much of the picture looks so, the maximum whether any does.
         whole = jnp.concatenate([h.mean((1, 2)), h.max((1, 2))], axis=-1)
-        ground = layers.Dense(
-            self.backgrounds, ("embed", None), name="background", dtype=self.dtype
+        background = layers.Dense(
+            self.num_backgrounds, ("embed", None), name="background", dtype=self.dtype
         )(whole)
         return Detections(
-            present=place[..., 0] + RARE,
-            kind=kind,
-            offset=place[..., 1:3],
-            log_side=place[..., 3] - 1.0,
-            background=ground.astype(jnp.float32),
+            present=present.astype(jnp.float32) + RARE,
+            classes=classes.astype(jnp.float32),
+            box=box.astype(jnp.float32),
+            background=background.astype(jnp.float32),
         )
 
     def _conv(self, features: int, kernel: int, name: str, stride: int = 1):
