@@ -46,7 +46,7 @@ setuptools.setup(
         "imagen_jax": ["py.typed"],
         "imagen_jax.data": ["assets/*"],
         "imagen_jax.text": ["assets/*"],
-        "imagen_jax.published": ["emoji/*"],
+        "imagen_jax.published": ["emoji/*", "emoji_scorer/*"],
     },
     install_requires=[
         "jax>=0.10.2",

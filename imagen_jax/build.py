@@ -6,6 +6,7 @@ find, is an error naming it.
 
 import dataclasses
 import difflib
+import hashlib
 import json
 import pathlib
 import shutil
@@ -22,11 +23,13 @@ from imagen_jax.cascade import cascade, recipe, stage, text_to_image
 from imagen_jax.checkpoints import model_directory, store
 from imagen_jax.data import emoji, readers, sprites, tasks
 from imagen_jax.diffusion import losses, prediction, schedules
-from imagen_jax.evaluation import detection, grid
+from imagen_jax.evaluation import composition, detection, grid, scorer_suite
 from imagen_jax.models import detector, efficient_unet, t5, unet
 from imagen_jax.text import encoder, pretraining, tokenizer
 from imagen_jax.training import loop, optimizer, step
 
+PUBLISHED = pathlib.Path(__file__).parent / "published"
+SCORER_PICTURES = 5000  # held-out real ones, on which an exported scorer is measured
 NETWORKS = {"unet": unet.UNet, "efficient_unet": efficient_unet.EfficientUNet}
 SCHEDULES = {
     "cosine": schedules.CosineSchedule,
@@ -84,13 +87,18 @@ def make_tokenizer(config: Config) -> tokenizer.Tokenizer:
                 "required, or 'captions' for the shipped one, got ''. T5's is "
                 "spiece.model in its Hugging Face folder."
             )
-        shipped = tokenizer.ASSETS / f"{config.text.sentencepiece}.model"
-        path = shipped if shipped.is_file() else config.text.sentencepiece
-        return tokenizer.SentencePieceTokenizer(str(path))
+        path = pieces_path(config.text.sentencepiece)
+        return tokenizer.SentencePieceTokenizer(path)
     raise ValueError(
         "config.text.tokenizer: must be 'bytes' or 'sentencepiece', got "
         f"{config.text.tokenizer!r}."
     )
+
+
+def pieces_path(name: str) -> str:
+    """The path of a SentencePiece model, given it or a shipped one's name."""
+    shipped = tokenizer.ASSETS / f"{name}.model"
+    return str(shipped) if shipped.is_file() else name
 
 
 def make_text_module(config: Config) -> t5.T5Encoder:
@@ -204,7 +212,7 @@ def shapes_of(init: Callable[[jax.Array], Any]) -> Any:
 
 def model_folder(model: str) -> pathlib.Path:
     """The directory of a shipped model's name, or the directory itself."""
-    shipped = pathlib.Path(__file__).parent / "published" / model
+    shipped = PUBLISHED / model
     if model and (shipped / "model.json").is_file():
         return shipped
     if not pathlib.Path(model).is_dir():
@@ -335,7 +343,7 @@ def load(model: str) -> text_to_image.TextToImage:
     """A trained cascade from a shipped model's name or a model directory."""
     folder = model_folder(model)
     stored, words = model_directory.read(folder)
-    configs = [ml_collections.ConfigDict(values) for values in stored]
+    configs: list[Config] = [ml_collections.ConfigDict(values) for values in stored]
     stages = tuple(make_stage(config) for config in configs)
     for config in configs:
         if config.text.sentencepiece:
@@ -357,6 +365,70 @@ def stage_params(folder: pathlib.Path, module: stage.Stage) -> Any:
     return model_directory.parameters(folder, module.name)(shapes_of(module.init))
 
 
+def model_hash(model: str) -> str:
+    """A hash of all files of a model directory or shipped model."""
+    digest = hashlib.sha256()
+    for path in sorted(model_folder(model).iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def load_scorer(folder: str = "") -> tuple[composition.Scorer, dict[str, Any]]:
+    """The scorer of emoji scenes, the shipped one by default, and its own accuracy.
+
+    Raises:
+      ValueError: if there is none, or it knows other objects than this version.
+    """
+    where = pathlib.Path(folder or PUBLISHED / "emoji_scorer")
+    path = where / "scorer.json"
+    if not path.is_file():
+        raise ValueError(
+            f"--scorer: {where} has no scorer.json; give a directory that "
+            "`imagen-jax export` made of a config of kind scorer."
+        )
+    stored = json.loads(path.read_text())
+    if stored["names"] != scorer_names():
+        raise ValueError(
+            f"--scorer: {where} was trained on other objects or backgrounds than those "
+            "of this version; train it again (config emoji/scorer)."
+        )
+    task = make_detection_task(ml_collections.ConfigDict(stored["config"]))
+    params = model_directory.parameters(where, "scorer")(shapes_of(task.init))
+    recorded = {name: tuple(value) for name, value in stored["accuracy"].items()}
+    return composition.Scorer(task, params), recorded
+
+
+def scorer_names() -> list[list[str]]:
+    """The objects and the backgrounds that a scorer tells apart."""
+    return [list(sprites.names()), list(emoji.BACKGROUNDS)]
+
+
+def export_scorer(workdir: str, out: str, *, dtype: str, part: str) -> int:
+    """Put a trained scorer into a directory, with its measured accuracy.
+
+    Returns:
+      Its size in bytes.
+    """
+    config = read_config(workdir)
+    params = store.load(epath.Path(workdir) / "checkpoints", part)
+    folder = pathlib.Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    model_directory.write_parameters(folder, "scorer", params, dtype)
+    task = make_detection_task(config)
+    stored = model_directory.parameters(folder, "scorer")(shapes_of(task.init))
+    report = scorer_suite.run(composition.Scorer(task, stored), SCORER_PICTURES)
+    description = {
+        "config": {
+            "network": config.network.to_dict(),
+            "stage": config.stage.to_dict(),
+        },
+        "names": scorer_names(),
+        "accuracy": report.counts,
+    }
+    (folder / "scorer.json").write_text(json.dumps(description) + "\n")
+    return sum(f.stat().st_size for f in folder.iterdir())
+
+
 def read_config(workdir: str) -> Config:
     """The config that a working directory was trained with."""
     path = epath.Path(workdir) / "config.json"
@@ -375,6 +447,8 @@ def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:
       Its size in bytes.
     """
     configs = [read_config(workdir) for workdir in workdirs]
+    if configs[0].kind == "scorer":
+        return export_scorer(workdirs[0], out, dtype=dtype, part=part)
     cascade.Cascade(stages=tuple(make_stage(config) for config in configs))
     pieces = configs[0].text.sentencepiece
     trees = {"text": text_params(configs[0])}
@@ -398,6 +472,5 @@ def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:
         tasks.words(make_source(configs[0], "train")),
     )
     if pieces:
-        tokens = make_tokenizer(read_config(workdirs[0]))
-        shutil.copyfile(tokens.path, pathlib.Path(out) / "spiece.model")
+        shutil.copyfile(pieces_path(pieces), pathlib.Path(out) / "spiece.model")
     return size

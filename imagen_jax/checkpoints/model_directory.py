@@ -37,15 +37,20 @@ def write(
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, tree in trees.items():
-        arrays = {
-            path: np.asarray(a).astype(DTYPES[dtype])
-            for path, a in safetensors.flatten(tree).items()
-        }
-        safetensors.save(folder / f"{name}.safetensors", arrays, {"network": name})
+        write_parameters(folder, name, tree, dtype)
     description = {"format": FORMAT, "stages": list(stages), "words": " ".join(words)}
     # Last, so that a directory with a model.json is whole.
     (folder / "model.json").write_text(json.dumps(description, indent=1) + "\n")
     return sum(f.stat().st_size for f in folder.iterdir())
+
+
+def write_parameters(folder: pathlib.Path, name: str, tree: Any, dtype: str) -> None:
+    """Write one network's parameters as NAME.safetensors."""
+    arrays = {
+        path: np.asarray(a).astype(DTYPES[dtype])
+        for path, a in safetensors.flatten(tree).items()
+    }
+    safetensors.save(folder / f"{name}.safetensors", arrays, {"network": name})
 
 
 def read(folder: str | pathlib.Path) -> tuple[list[dict[str, Any]], frozenset[str]]:

@@ -6,26 +6,93 @@ import pathlib
 
 from imagen_jax.commands import sample
 
+SUITES = {
+    "composition": "held-out emoji prompts: objects, counts, relations, sizes, grounds",
+    "shapes": "held-out captions of coloured shapes, right or wrong",
+    "scorer": "the scorer of emoji scenes itself, on held-out real pictures",
+}
+NUM = {"composition": 600, "shapes": 256, "scorer": 5000}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of this command."""
     parser.add_argument(
         "--suite",
-        choices=("shapes",),
-        default="shapes",
-        help="shapes: held-out captions of coloured shapes, right or wrong",
+        choices=tuple(SUITES),
+        default="composition",
+        help="; ".join(f"{name}: {text}" for name, text in SUITES.items()),
     )
-    parser.add_argument("--model", required=True, help="a model directory or name")
-    parser.add_argument("--num", type=int, default=256, help="captions (default 256)")
+    parser.add_argument("--model", help="a model directory or name")
+    parser.add_argument(
+        "--scorer", default="", help="a scorer's directory (default: the shipped one)"
+    )
+    parser.add_argument(
+        "--num",
+        type=int,
+        help=", ".join(f"{n} captions ({suite})" for suite, n in NUM.items()),
+    )
     parser.add_argument("--seed", type=int, default=0, help="of captions and noise")
-    parser.add_argument("--out", help="folder for a sheet of the failures")
+    parser.add_argument(
+        "--out",
+        help="folder for the report, a sheet of failures and, of the composition "
+        "suite, every picture: an interrupted run goes on from there",
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     sample.add_settings(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    """Print the share of captions whose picture is wholly right."""
+    """Print how much of what was asked for the pictures show."""
     del rest
+    if args.suite != "scorer" and not args.model:
+        raise ValueError("--model: required, a model directory or name such as emoji.")
+    num = NUM[args.suite] if args.num is None else args.num
+    out = pathlib.Path(args.out) if args.out else None
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    report = {"composition": composition, "shapes": shapes, "scorer": scorer}[
+        args.suite
+    ](args, num, out)
+    table = json.dumps(report.table(), indent=1)
+    if out is not None:
+        (out / "report.json").write_text(table + "\n")
+        if report.failures:
+            report.sheet().save(out / "failures.png")
+    print(table if args.json else report)
+    return 0
+
+
+def composition(args: argparse.Namespace, num: int, out: pathlib.Path | None):
+    """Draw and check emoji scenes."""
+    import tqdm
+
+    from imagen_jax import build
+    from imagen_jax.evaluation import composition_suite
+
+    judge, recorded = build.load_scorer(args.scorer)
+    model = build.load(args.model)
+    with tqdm.tqdm(total=num, unit="picture", dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            del total
+            bar.update(done - bar.n)
+
+        return composition_suite.run(
+            model,
+            judge,
+            recorded,
+            num=num,
+            seed=args.seed,
+            out=out,
+            identity=build.model_hash(args.model),
+            progress=progress,
+            **sample.settings_of(args),
+        )
+
+
+def shapes(args: argparse.Namespace, num: int, out: pathlib.Path | None):
+    """Draw and check coloured shapes."""
+    del out
     import tqdm
 
     from imagen_jax import build
@@ -33,18 +100,20 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     model = build.load(args.model)
     with tqdm.tqdm(desc="compiling", unit="step", dynamic_ncols=True) as bar:
-        report = suites.shapes(
+        return suites.shapes(
             model,
-            args.num,
+            num,
             args.seed,
             progress=sample.bar_of(bar),
             **sample.settings_of(args),
         )
-    if args.out:
-        out = pathlib.Path(args.out)
-        out.mkdir(parents=True, exist_ok=True)
-        if report.failures:
-            report.sheet().save(out / "failures.png")
-        (out / "report.json").write_text(json.dumps(report.table(), indent=1) + "\n")
-    print(json.dumps(report.table(), indent=1) if args.json else report)
-    return 0
+
+
+def scorer(args: argparse.Namespace, num: int, out: pathlib.Path | None):
+    """Check the scorer on real pictures."""
+    del out
+    from imagen_jax import build
+    from imagen_jax.evaluation import scorer_suite
+
+    judge, _ = build.load_scorer(args.scorer)
+    return scorer_suite.run(judge, num, args.seed)

@@ -218,7 +218,7 @@ def labels(scene: Scene) -> dict[str, np.ndarray]:
     for row, placed in zip(objects, scene.placed, strict=False):
         row[:] = (sprites.names().index(placed.name), *placed[1:])
     ground = list(BACKGROUNDS).index(scene.background)
-    return {"objects": objects, "background": np.int32(ground)}
+    return {"objects": objects, "background": np.array(ground, np.int32)}
 
 
 def caption(scene: Scene) -> str:

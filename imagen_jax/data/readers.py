@@ -24,8 +24,9 @@ class Reader:
     """Yields {"image" uint8 [B, H, W, 3], "tokens" int32 [B, L], "mask" bool [B, L]}.
 
     B is `batch_size` (global) divided by `host_count`; text-only sources give no
-    image, labelled ones their labels too. With `crop`, H = W = crop: a random window of the picture at `resolution`,
-    its corner on a multiple of `crop_multiple`; only the window is drawn.
+    image, labelled ones their labels too. With `crop`, H = W = crop: a random window
+    of the picture at `resolution`, its corner on a multiple of `crop_multiple`; only
+    the window is drawn.
     """
 
     source: tasks.Source

@@ -63,7 +63,9 @@ class DetectionTask:
         keys = jax.random.split(key, 4)
         shape = (x.shape[0], 1, 1, 1)
         soft = jax.random.uniform(keys[0], shape, maxval=self.blur)
-        x = x + soft * (images.resize(images.resize(x, half(x)), x.shape[1:3]) - x)
+        size = (self.resolution, self.resolution)
+        small = images.resize(x, (self.resolution // 2, self.resolution // 2))
+        x = x + soft * (images.resize(small, size) - x)
         shift = jax.random.uniform(keys[1], (x.shape[0], 1, 1, 3), minval=-1.0)
         x = x + self.colour * shift
         amount = self.noise * jax.random.uniform(keys[2], shape) ** 2
@@ -99,11 +101,6 @@ class DetectionTask:
             "box": box.mean(),
         }
         return present / 10 + named + box + ground, metrics
-
-
-def half(x: Array) -> tuple[int, int]:
-    """Half the height and width."""
-    return x.shape[1] // 2, x.shape[2] // 2
 
 
 def middles(grid: int) -> Array:

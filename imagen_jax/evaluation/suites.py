@@ -1,4 +1,4 @@
-"""Suites of held-out captions: draw each, check each, and say how sure the share is."""
+"""The suite of shapes: draw held-out captions, check each, say how sure that is."""
 
 import dataclasses
 import math

@@ -6,6 +6,7 @@ path is the `name` given here and nothing more.
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -135,10 +136,9 @@ class GroupNorm(nn.Module):
     def __call__(self, x):
         """[B, ..., C] -> the same shape."""
         channels = x.shape[-1]
-        scale = self.param(
-            "scale", partitioned(nn.initializers.ones_init(), "norm"), (channels,)
-        )
-        bias = self.param("bias", partitioned(zeros_init, "norm"), (channels,))
+        ones = partitioned(nn.initializers.ones_init(), "norm")
+        scale: Any = self.param("scale", ones, (channels,))
+        bias: Any = self.param("bias", partitioned(zeros_init, "norm"), (channels,))
         wide = x.astype(jnp.float32)
         axes = tuple(range(1, x.ndim - 1))
 
@@ -148,8 +148,8 @@ class GroupNorm(nn.Module):
 
         center = mean(wide)
         variance = jnp.maximum(mean(jnp.square(wide)) - jnp.square(center), 0.0)
-        factor = jax.lax.rsqrt(variance + self.epsilon) * scale
-        offset = bias - center * factor
+        factor = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
+        offset = bias[None] - center * factor
         wide = wide * jnp.expand_dims(factor, axes) + jnp.expand_dims(offset, axes)
         return wide.astype(self.dtype)
 
