@@ -4,8 +4,8 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,10 +17,12 @@ from imagen_jax.evaluation.suites import interval
 
 # Prompts of each kind, as parts of all.
 SHARES = {"single": 3, "relation": 4, "count": 3, "and": 2}
-CHUNK = 24
+# Pictures that are drawn and kept together.
+CHUNK = 8
 SHOWN = 24
 
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,30 +198,34 @@ def run(
       ValueError: if num is too small, or `out` holds pictures of something else.
     """
     scenes = prompts(num, seed)
+    captions = [scene.caption for scene in scenes]
     size = model.cascade.stages[-1].resolution
-    real = []
-    for part in chunks(scenes):
-        pictures = np.stack([emoji.render(scene, size) for scene in part])
-        real += checked(scorer, pictures, part)
     cache = None
     if out is not None:
         cache = out / "pictures"
-        settle(cache, {"model": identity, "num": num, "seed": seed, **settings})
-    drawn, kept = [], []
-    for i, part in enumerate(chunks(scenes)):
+        what = {"model": identity, "prompts": captions, "seed": seed, **settings}
+        settle(cache, what)
+    real, drawn, kept = [], [], []
+    for part in chunks(scenes, composition.BATCH):
+        pictures = np.stack([emoji.render(scene, size) for scene in part])
+        real += checked(scorer, pictures, part)
+    for i, words in enumerate(chunks(captions, CHUNK)):
         file = None if cache is None else cache / f"{i:04d}.npy"
         if file is not None and file.exists():
             pictures = np.load(file)
         else:
-            words = [scene.caption for scene in part]
-            pictures = model.sample(words, seed=seed, **settings).images
+            # A picture's noise hangs on the seed alone: with one seed for all, what
+            # one noise spoils would count hundreds of times.
+            pictures = model.sample(words, seed=seed + i, **settings).images
             if file is not None:
                 whole = file.with_suffix(".part.npy")
                 np.save(whole, pictures)
                 whole.rename(file)
-        drawn += checked(scorer, pictures, part)
         kept += list(pictures)
         progress(len(kept), num)
+    for part in chunks(range(num), composition.BATCH):
+        pictures = np.stack([kept[i] for i in part])
+        drawn += checked(scorer, pictures, [scenes[i] for i in part])
     order = sorted(range(num), key=lambda i: -drawn[i].wrong)
     failures = tuple(
         (kept[i], scenes[i].caption, drawn[i].reason)
@@ -229,13 +235,13 @@ def run(
     return Report(rows(scenes, drawn, real), recorded, failures)
 
 
-def chunks(scenes: list[emoji.Scene]) -> Iterable[list[emoji.Scene]]:
-    """Cut a list into parts that are drawn, checked and kept together."""
-    return (scenes[i : i + CHUNK] for i in range(0, len(scenes), CHUNK))
+def chunks(whole: Sequence[T], size: int) -> Iterable[Sequence[T]]:
+    """Cut a sequence into parts of `size`, the last perhaps shorter."""
+    return (whole[i : i + size] for i in range(0, len(whole), size))
 
 
 def checked(
-    scorer: composition.Scorer, pictures: np.ndarray, scenes: list[emoji.Scene]
+    scorer: composition.Scorer, pictures: np.ndarray, scenes: Sequence[emoji.Scene]
 ) -> list[composition.Verdict]:
     """Look at pictures and compare each with its claim."""
     seen = scorer.look(pictures)

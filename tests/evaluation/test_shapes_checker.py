@@ -135,7 +135,9 @@ def test_a_blob_that_is_no_shape_is_wrong():
 
 def test_the_verdict_says_what_was_seen():
     image = shapes.render(pair("white square", "above", "green triangle"), 32)
-    verdict = shapes_checker.check_shapes(image, "a white square above a green triangle")
+    verdict = shapes_checker.check_shapes(
+        image, "a white square above a green triangle"
+    )
     assert [(s.color, s.shape) for s in verdict.seen] == [
         ("white", "square"),
         ("green", "triangle"),
