@@ -1,6 +1,6 @@
 """Make the SentencePiece model of this package's own captions.
 
-    python -m imagen_jax.text.make_pieces
+    python -m imagen_jax.data.make_pieces
 
 Every word that a caption of the tasks can hold is one piece, plurals apart, which are
 "dog" and "s". What no piece begins is one unknown piece, however long, so that a prompt
