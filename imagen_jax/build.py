@@ -316,8 +316,13 @@ def training_run(config: Config) -> loop.TrainingRun:
         task = make_text_task(config)
         return loop.TrainingRun(loss=task.loss, init=task.init, **common)
     if config.kind == "scorer":
-        task = make_detection_task(config)
-        return loop.TrainingRun(loss=task.loss, init=task.init, **common)
+        task, num = make_detection_task(config), config.training.evaluate_num
+        shares = lambda _, ema: scorer_suite.shares(  # noqa: E731
+            composition.Scorer(task, ema), num
+        )
+        return loop.TrainingRun(
+            loss=task.loss, init=task.init, evaluate=shares, **common
+        )
     module, params = make_stage(config), text_params(config)
     sample = None
     if config.training.sample_every:
@@ -332,7 +337,7 @@ def training_run(config: Config) -> loop.TrainingRun:
 def loop_settings(config: Config, workdir: str, **flags: Any) -> loop.LoopSettings:
     """How long, where and how often, from `config.training` and the flags."""
     values = dict(config.training)
-    for name in ("ema_decay", "ema_warmup", "sample_num"):
+    for name in ("ema_decay", "ema_warmup", "sample_num", "evaluate_num"):
         values.pop(name, None)
     values["total_steps"] = values.pop("steps")
     values |= {"workdir": workdir, "seed": config.seed, **flags}

@@ -37,4 +37,6 @@ def get_config() -> Any:
     c.training.steps = 2600
     c.training.ema_decay = 0.998
     c.training.save_every = 500
+    c.training.evaluate_every = 250
+    c.training.evaluate_num = 512  # held-out pictures
     return c

@@ -89,3 +89,11 @@ def run(scorer: composition.Scorer, num: int, seed: int = 0) -> Report:
                 failures.append((picture, scene.caption, verdict.reason))
     judged = {name: (a, b) for name, (a, b) in counts.items() if b}
     return Report(judged, tuple(failures))
+
+
+def shares(scorer: composition.Scorer, num: int) -> dict[str, float]:
+    """The shares of `run` by name, for the log of a training."""
+    counts = run(scorer, num).counts
+    return {
+        f"heldout_{name}": right / judged for name, (right, judged) in counts.items()
+    }

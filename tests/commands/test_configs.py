@@ -12,6 +12,8 @@ def test_every_shipped_config_builds(name):
     if config.kind == "stage":
         build.make_stage(config)
         build.make_recipe(config).check()
+    elif config.kind == "scorer":
+        build.make_detection_task(config)
     else:
         build.make_text_task(config)
     build.make_optimizer(config)

@@ -25,10 +25,11 @@ def scorer(tmp_path_factory):
         "--config.network.deep_channels=8", "--config.data.batch_size=8",
         "--config.optimizer.warmup_steps=1", "--config.training.steps=2",
         "--config.training.log_every=1", "--config.training.tensorboard=none",
+        "--config.training.evaluate_every=2", "--config.training.evaluate_num=20",
     ]  # fmt: skip
     assert main.main(argv) == 0
     lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
-    assert "accuracy" in json.loads(lines[-1])
+    assert "accuracy" in lines[-2] and "heldout_identity" in lines[-1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "SCORER_PICTURES", 70)
         argv = ["export", str(folder / "run"), "--out", str(folder / "scorer")]
