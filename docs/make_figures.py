@@ -3,9 +3,9 @@
     python docs/make_figures.py samples --model emoji
     python docs/make_figures.py runs runs/text runs/base runs/sr_64 runs/sr_256
 
-`samples` draws the held-out grid (the first prompts of the held-out split, none chosen),
-guidance weights, thresholding, and the three stages. `runs` plots the loss of each run
-and lays its sample sheets side by side; it needs `pip install matplotlib`.
+`samples` draws the held-out grid (the first prompts of the held-out split, none
+chosen), guidance weights, thresholding, and the three stages. `runs` plots the loss of
+each run and joins its sample sheets; it needs `pip install matplotlib`.
 """
 
 import argparse

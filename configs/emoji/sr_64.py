@@ -40,7 +40,8 @@ def get_config() -> Any:
     # this stage would have to learn the base's work.
     c.diffusion.aug_max = 0.5
     c.data.batch_size = 32
-    c.training.steps = 8000
+    c.training.steps = 4500
+    c.optimizer.peak_lr = 1e-3
     c.training.ema_decay = 0.998
     c.training.sample_every = 1000
     c.training.sample_num = 16
