@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.text = ml_collections.ConfigDict()
     c.text.tokenizer = "bytes"
     c.text.sentencepiece = ""
-    c.text.length = 80
+    c.text.length = 112
     c.text.encoder = ml_collections.ConfigDict(
         {
             "vocab_size": 384,

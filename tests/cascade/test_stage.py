@@ -80,3 +80,18 @@ def test_without_text_or_embedding_the_error_says_what_is_missing(stages, params
     images = {"image": jnp.zeros((1, 8, 8, 3), jnp.uint8)}
     with pytest.raises(ValueError, match="text_values"):
         bare.loss(jax.random.key(0), params[0], None, images)
+
+
+def test_low_res_inputs_are_noised_up_to_aug_max(stages, text, text_params):
+    seen = []
+
+    class Spy:
+        def apply(self, variables, z, noise_input, cond):
+            seen.append(np.asarray(cond.aug_level))
+            return jnp.zeros_like(z)
+
+    up = dataclasses.replace(stages[1], network=Spy(), aug_max=0.25)
+    up.loss(jax.random.key(0), {}, text_params, batch(up, text, count=64))
+    assert 0.2 < seen[0].max() <= 0.25 and seen[0].min() < 0.05
+    with pytest.raises(ValueError, match="aug_max must be in"):
+        dataclasses.replace(up, aug_max=1.5)

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -46,3 +47,14 @@ def test_bad_requests_are_named(model, prompts, settings, named):
 def test_samples_show_themselves_in_a_notebook(model):
     png = model.sample(["a cat"])._repr_png_()
     assert Image.open(io.BytesIO(png)).size[0] >= 256
+
+
+def test_words_that_training_never_held_are_told(model):
+    assert model.unknown_words(["a Dog, riding"]) == ()  # not known: says nothing
+    taught = dataclasses.replace(model, words=frozenset(["a", "dog"]))
+    assert taught.unknown_words(["a Dog, riding a dog", "on moons"]) == (
+        "riding",
+        "on",
+        "moons",
+    )
+    assert taught.unknown_words("a dog!") == ()

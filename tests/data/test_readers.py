@@ -14,7 +14,7 @@ def make(**changes):
         "source": tasks.by_name("scenes"),
         "tokenizer": tokenizer.ByteTokenizer(),
         "batch_size": 8,
-        "length": 80,
+        "length": 112,
         "resolution": 16,
         "seed": 3,
         **changes,
@@ -45,8 +45,8 @@ def joined(parts):
 def test_batches_have_the_agreed_form():
     batch = take(make(), 1)[0]
     assert batch["image"].shape == (8, 16, 16, 3) and batch["image"].dtype == np.uint8
-    assert batch["tokens"].shape == (8, 80) and batch["tokens"].dtype == np.int32
-    assert batch["mask"].shape == (8, 80) and batch["mask"].dtype == bool
+    assert batch["tokens"].shape == (8, 112) and batch["tokens"].dtype == np.int32
+    assert batch["mask"].shape == (8, 112) and batch["mask"].dtype == bool
 
 
 def test_examples_come_in_the_order_of_the_counter():

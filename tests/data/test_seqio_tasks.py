@@ -16,7 +16,7 @@ def reader(name="emoji", split="train"):
         source=tasks.by_name(name, split),
         tokenizer=tokenizer.ByteTokenizer(),
         batch_size=4,
-        length=80,
+        length=112,
         resolution=16,
     )
 
@@ -69,7 +69,7 @@ def test_a_mixture_registers_once_and_mixes():
     rates = {"test_emoji": 0.5, "test_shapes": 0.5}
     for _ in range(2):
         mixture = seqio_tasks.register("test_scenes", rates, splits)
-    lengths = {"text": 80, "image": 16}
+    lengths = {"text": 112, "image": 16}
     dataset = mixture.get_dataset(lengths, split="train", shuffle=False, seed=0)
     dataset = seqio_tasks.TextImageFeatureConverter()(dataset, lengths)
     found = texts(dataset, 30)

@@ -36,6 +36,10 @@ def test_a_trained_stage_is_exported_and_drawn_from(workdir, tmp_path, capsys):
         ["sample", "a red circle", "--model", str(model), "--out", str(out)]
     )
     assert status == 0 and (out / "000_base_16.png").is_file()
+    assert "never saw" not in capsys.readouterr().err
+    again = ["sample", "a red Astronaut", "--model", str(model), "--out", str(out)]
+    assert main.main(again) == 0
+    assert "never saw: astronaut." in capsys.readouterr().err
     assert json.loads((out / "settings.json").read_text())["stages"][0]["steps"] == 2
 
 
