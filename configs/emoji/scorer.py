@@ -34,7 +34,7 @@ def get_config() -> Any:
     c.data.task = "labelled_emoji"
     c.data.batch_size = 64
     c.optimizer.warmup_steps = 200
-    c.training.steps = 2600
+    c.training.steps = 2000
     c.training.ema_decay = 0.998
     c.training.save_every = 500
     c.training.evaluate_every = 250

@@ -24,7 +24,7 @@ def get_config() -> Any:
     c.network.attention = ("none", "text")
     c.network.positions = "none"
     c.data.crop = 64
-    c.training.steps = 2500
+    c.training.steps = 2000
     c.training.sample_every = 1000
     c.training.sample_num = 8
     c.sampling.steps = 8

@@ -38,13 +38,20 @@ KINDS = {"single": 0.3, "count": 0.25, "relation": 0.3, "and": 0.15}
 NAMED_BACKGROUND = 0.6
 PARAPHRASED = 0.5
 OVERLAPPING = 0.25
-# Sides of an object, least and most, in units of the picture's side.
-SINGLE_SIDE = {"": (0.5, 0.62), "big": (0.78, 0.9), "small": (0.3, 0.36)}
-PAIR_SIDE = {"": (0.36, 0.45), "big": (0.5, 0.56), "small": (0.28, 0.34)}
-COUNT_SIDE = {2: (0.34, 0.44), 3: (0.32, 0.41), 4: (0.32, 0.41)}
-GAP = 0.03
-# So much of the smaller object's side lies before or behind the other's, at most.
-OVERLAP = 0.4
+# Objects stand on a lattice: corners and sides are whole sixteenths of the picture's
+# side. A network that folds squares of pixels into channels then meets each object in
+# few positions, and learns to draw it much sooner.
+LATTICE = 16
+# Sides of an object that may be drawn, in cells of the lattice.
+SINGLE_SIDES = {"": (8, 9), "big": (13,), "small": (5,)}
+PAIR_SIDES = {"": (6, 7), "big": (8, 9), "small": (5,)}
+COUNT_SIDES = {2: (6, 7), 3: (5, 6), 4: (5, 6)}
+# An object of an overlapping pair reaches over the other by at most this part of the
+# smaller one's side. By so many cells may an object of a pair leave the middle of its
+# row, and a single one the middle of the picture.
+OVERLAP = 3
+ASIDE = 1
+AWAY = 3
 
 
 class Placed(NamedTuple):
@@ -93,50 +100,50 @@ def is_heldout(kind: str, claim: Claim) -> bool:
     return order.fraction(f"emoji: {kind} {key}") < HELDOUT
 
 
+def at(name: str, left: int, top: int, side: int) -> Placed:
+    """Place an object by its corner and side in cells."""
+    return Placed(
+        name, (left + side / 2) / LATTICE, (top + side / 2) / LATTICE, side / LATTICE
+    )
+
+
+def near_middle(draw: order.Draw, side: int, most: int) -> int:
+    """Draw a corner that leaves an object in the middle, or at most so far from it."""
+    room = LATTICE - side
+    middle = (room + draw.below(2)) // 2
+    return min(max(middle + draw.below(2 * most + 1) - most, 0), room)
+
+
 def in_row(
-    draw: order.Draw,
-    named: list[str],
-    sides: list[float],
-    horizontal: bool,
-    gap: float = GAP,
+    draw: order.Draw, named: list[str], sides: list[int], horizontal: bool, gap: int
 ) -> tuple[Placed, ...]:
-    """Place objects along one axis, in order, at least `gap` apart.
+    """Place objects along one axis, in order, at least `gap` cells apart.
 
     A negative gap is how far each reaches over the next, exactly.
     """
-    slack = 1.0 - sum(sides) - 2 * GAP - gap * (len(sides) - 1)
-    cuts = sorted(draw.uniform(0.0, slack) for _ in sides)
-    if gap < 0.0:
+    slack = LATTICE - sum(sides) - gap * (len(sides) - 1)
+    cuts = sorted(draw.below(slack + 1) for _ in sides)
+    if gap < 0:
         cuts = cuts[:1] * len(sides)
-    middle = draw.uniform(0.42, 0.58)
-    placed, used = [], GAP
-    for i, (name, side) in enumerate(zip(named, sides, strict=True)):
-        along = cuts[i] + used + side / 2
-        half = side / 2 + GAP
-        across = min(max(middle + draw.uniform(-0.08, 0.08), half), 1.0 - half)
-        x, y = (along, across) if horizontal else (across, along)
-        placed.append(Placed(name, x, y, side))
+    placed, used = [], 0
+    for cut, name, side in zip(cuts, named, sides, strict=True):
+        along, across = cut + used, near_middle(draw, side, ASIDE)
+        left, top = (along, across) if horizontal else (across, along)
+        placed.append(at(name, left, top, side))
         used += side + gap
     return tuple(placed)
 
 
-def in_grid(
-    draw: order.Draw, name: str, number: int, side: float
-) -> tuple[Placed, ...]:
+def in_grid(draw: order.Draw, name: str, number: int, side: int) -> tuple[Placed, ...]:
     """Place three or four equal objects in two rows; three stand as a triangle."""
-    rows = ((0.5,), (0.25, 0.75)) if number == 3 else ((0.25, 0.75),) * 2
+    half = LATTICE // 2
+    rows = ((half // 2,), (0, half)) if number == 3 else ((0, half),) * 2
     if number == 3 and draw.below(2):
         rows = rows[::-1]
-    loose = 0.25 - GAP / 2 - side / 2
     return tuple(
-        Placed(
-            name,
-            x + draw.uniform(-loose, loose),
-            y + draw.uniform(-loose, loose),
-            side,
-        )
-        for row, y in zip(rows, (0.25, 0.75), strict=True)
-        for x in row
+        at(name, left + draw.below(half - side), top + draw.below(half - side), side)
+        for row, top in zip(rows, (0, half), strict=True)
+        for left in row
     )
 
 
@@ -163,29 +170,27 @@ def place(draw: order.Draw, claim: Claim) -> tuple[Placed, ...]:
     if len(claim.things) == 2:
         return place_pair(draw, claim)
     if number == 1:
-        side = draw.uniform(*SINGLE_SIDE[size])
-        loose = min(0.5 - side / 2 - GAP, 0.2)
-        x, y = (0.5 + draw.uniform(-loose, loose) for _ in "xy")
-        return (Placed(name, x, y, side),)
-    side = draw.uniform(*COUNT_SIDE[number])
+        side = draw.choose(SINGLE_SIDES[size])
+        left, top = (near_middle(draw, side, AWAY) for _ in "xy")
+        return (at(name, left, top, side),)
+    side = draw.choose(COUNT_SIDES[number])
     if number > 2:
         return in_grid(draw, name, number, side)
-    return in_row(draw, [name] * 2, [side] * 2, bool(draw.below(2)))
+    return in_row(draw, [name] * 2, [side] * 2, bool(draw.below(2)), gap=1)
 
 
 def place_pair(draw: order.Draw, claim: Claim) -> tuple[Placed, ...]:
     """Place two objects side by side or one above the other, in any drawing order."""
     named = [thing.name for thing in claim.things]
-    sides = [draw.uniform(*PAIR_SIDE[thing.size]) for thing in claim.things]
+    sides = [draw.choose(PAIR_SIDES[thing.size]) for thing in claim.things]
     turned = claim.relation in ("right of", "below")
     horizontal = claim.relation in ("left of", "right of")
     if not claim.relation:
         turned, horizontal = bool(draw.below(2)), bool(draw.below(2))
     if turned:
         named, sides = named[::-1], sides[::-1]
-    gap = GAP
-    if draw.uniform() < OVERLAPPING:
-        gap = -draw.uniform(0.0, OVERLAP) * min(sides)
+    overlapping = draw.uniform() < OVERLAPPING
+    gap = -1 - draw.below(min(sides) // OVERLAP) if overlapping else 0
     placed = in_row(draw, named, sides, horizontal, gap)
     return placed[::-1] if draw.below(2) else placed
 

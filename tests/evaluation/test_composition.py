@@ -101,10 +101,10 @@ def test_a_perfect_eye_finds_every_real_scene_right():
 
 def test_size_limits_lie_between_the_ranges_of_the_data():
     small, big = composition.SINGLE_LIMITS
-    side = emoji.SINGLE_SIDE
-    assert side["small"][1] < small < side[""][0]
-    assert side[""][1] < big < side["big"][0]
-    ratio = emoji.PAIR_SIDE["big"][0] / emoji.PAIR_SIDE["small"][1]
+    side = {k: [n / emoji.LATTICE for n in v] for k, v in emoji.SINGLE_SIDES.items()}
+    assert side["small"][-1] < small < side[""][0]
+    assert side[""][-1] < big < side["big"][0]
+    ratio = emoji.PAIR_SIDES["big"][0] / emoji.PAIR_SIDES["small"][-1]
     assert 1.0 < composition.LARGER < ratio
 
 
