@@ -166,7 +166,7 @@ def make_text_task(config: Config) -> pretraining.MaskedTokenTask:
 def make_detection_task(config: Config) -> detection.DetectionTask:
     """The scorer's training of a config of kind "scorer"."""
     sizes = {
-        "num_classes": len(sprites.names()),
+        "num_classes": len(sprites.names()) + 1,  # and what is none of them
         "num_backgrounds": len(emoji.BACKGROUNDS),
     }
     return detection.DetectionTask(

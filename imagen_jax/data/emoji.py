@@ -38,6 +38,8 @@ KINDS = {"single": 0.3, "count": 0.25, "relation": 0.3, "and": 0.15}
 NAMED_BACKGROUND = 0.6
 PARAPHRASED = 0.5
 OVERLAPPING = 0.25
+# How many of the scorer's training scenes have an object that is half another.
+SPOILED = 0.15
 # Objects stand on a lattice: corners and sides are whole sixteenths of the picture's
 # side. A network that folds squares of pixels into channels then meets each object in
 # few positions, and learns to draw it much sooner.
@@ -212,16 +214,36 @@ def scene(seed: int, index: int, split: str = "train") -> Scene:
     return Scene(caption, claim.background or "white", place(draw, claim), kind, claim)
 
 
+def spoiled_scene(seed: int, index: int, split: str = "train") -> Scene:
+    """Make a scene in which, in training, an object may be half another.
+
+    Its name is then two names with "|" between: it is nothing recognisable.
+    """
+    plain = scene(seed, index, split)
+    draw = order.Draw(seed, index, len(SPLITS))
+    if split != "train" or draw.uniform() >= SPOILED:
+        return plain
+    placed = list(plain.placed)
+    which = draw.below(len(placed))
+    name = other = placed[which].name
+    while other == name:
+        other = draw.choose(sprites.names())
+    placed[which] = placed[which]._replace(name=f"{name}|{other}")
+    return plain._replace(placed=tuple(placed))
+
+
 def labels(scene: Scene) -> dict[str, np.ndarray]:
     """Return what a detector should find.
 
     "objects" float32 [4, 4] holds (class, x, y, side) of each object, its class the
-    place of its name in the sprite sheet, -1 in rows without one; "background" int32 is
-    the place in BACKGROUNDS.
+    place of its name in the sprite sheet, one past the last for what is nothing
+    recognisable, -1 in rows without an object; "background" int32 is the place in
+    BACKGROUNDS.
     """
     objects = np.full((MOST, 4), -1.0, np.float32)
-    for row, placed in zip(objects, scene.placed, strict=False):
-        row[:] = (sprites.names().index(placed.name), *placed[1:])
+    names = sprites.names()
+    for row, (name, *where) in zip(objects, scene.placed, strict=False):
+        row[:] = (names.index(name) if name in names else len(names), *where)
     ground = list(BACKGROUNDS).index(scene.background)
     return {"objects": objects, "background": np.array(ground, np.int32)}
 
@@ -251,7 +273,10 @@ def render(
         )
         if box[0] >= box[2] or box[1] >= box[3]:
             continue
-        pixels = sprites.cut(name, x, y, side, box)
+        pixels = sprites.cut(name.partition("|")[0], x, y, side, box)
+        if "|" in name:
+            right = sprites.cut(name.partition("|")[2], x, y, side, box)
+            pixels = np.where(np.arange(box[0], box[2])[:, None] < x, pixels, right)
         part = image[box[1] - top : box[3] - top, box[0] - left : box[2] - left]
         behind = part * (255 - pixels[..., 3:].astype(np.uint16))
         part[:] = np.minimum(pixels[..., :3] + (behind + 127) // 255, 255)

@@ -186,9 +186,13 @@ def emoji_task(split: str = "train") -> Task:
 
 
 def labelled_emoji(split: str = "train") -> Task:
-    """The emoji task's pictures with what a detector should find in them."""
-    task = emoji_task(split)
-    return dataclasses.replace(task, name="labelled_emoji", labels=emoji.labels)
+    """The emoji task's pictures, some spoiled, with what a detector should find."""
+    return dataclasses.replace(
+        emoji_task(split),
+        name="labelled_emoji",
+        scene=emoji.spoiled_scene,
+        labels=emoji.labels,
+    )
 
 
 def captions_mixture(split: str = "train") -> Mixture:

@@ -115,8 +115,9 @@ def _apply(task: detection.DetectionTask, params: Any, x: jax.Array) -> Any:
 
 
 def named(thing: detection.Object) -> Seen:
-    """An object with its name, "" if that is uncertain."""
-    name = sprites.names()[thing.label] if thing.confidence > CERTAIN else ""
+    """An object with its name, "" if that is uncertain or it is none that is known."""
+    known = thing.label < len(sprites.names()) and thing.confidence > CERTAIN
+    name = sprites.names()[thing.label] if known else ""
     return Seen(name, *thing[1:])
 
 

@@ -329,3 +329,32 @@ def test_pictures_have_the_background_in_their_corners():
     image = emoji.render(emoji.Scene("", "blue", ()), 16)
     assert image.dtype == np.uint8 and image.shape == (16, 16, 3)
     assert (image == emoji.BACKGROUNDS["blue"]).all()
+
+
+def test_labels_are_what_was_placed():
+    for i, scene in enumerate(scenes(200)):
+        objects, ground = emoji.labels(scene).values()
+        assert list(emoji.BACKGROUNDS)[ground] == scene.background
+        there = objects[objects[:, 0] >= 0]
+        assert len(there) == len(scene.placed), i
+        for row, placed in zip(there, scene.placed, strict=True):
+            assert sprites.names()[int(row[0])] == placed.name
+            np.testing.assert_allclose(row[1:], placed[1:], rtol=1e-6)
+
+
+def test_spoiled_objects_are_half_another_and_only_in_training():
+    spoiled = [emoji.spoiled_scene(0, i) for i in range(2000)]
+    some = [s for s in spoiled if any("|" in p.name for p in s.placed)]
+    assert 0.12 < len(some) / 2000 < 0.18
+    labels = emoji.labels(some[0])["objects"][:, 0]
+    assert (labels == len(sprites.names())).sum() == 1
+    heldout = [emoji.spoiled_scene(0, i, "heldout") for i in range(200)]
+    assert heldout == scenes(200, "heldout")
+
+    def drawn(name):
+        placed = (emoji.Placed(name, 0.5, 0.5, 0.5),)
+        return emoji.render(emoji.Scene("", "white", placed), 64)
+
+    half = drawn("dog|pizza")
+    np.testing.assert_array_equal(half[:, :32], drawn("dog")[:, :32])
+    np.testing.assert_array_equal(half[:, 32:], drawn("pizza")[:, 32:])
