@@ -116,13 +116,16 @@ def make_text_encoder(config: Config) -> encoder.TextEncoder:
 
 
 def make_weight(name: str) -> losses.Weight:
-    """The loss weighting by name: "uniform" or "min_snr"."""
+    """The loss weighting by name: "uniform", "min_snr" or "truncated_snr"."""
     if name == "uniform":
         return losses.uniform
     if name == "min_snr":
         return losses.min_snr()
+    if name == "truncated_snr":
+        return losses.truncated_snr()
     raise ValueError(
-        f"config.diffusion.weight: must be 'uniform' or 'min_snr', got {name!r}."
+        "config.diffusion.weight: must be 'uniform', 'min_snr' or 'truncated_snr', "
+        f"got {name!r}."
     )
 
 

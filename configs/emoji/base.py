@@ -54,7 +54,7 @@ def get_config() -> ml_collections.ConfigDict:
         {
             "schedule": {"type": "cosine"},
             "parameterization": "x",
-            "weight": "min_snr",
+            "weight": "truncated_snr",
             "stratified": True,
             "text_drop": 0.1,
             "aug_schedule": {"type": "cosine"},

@@ -33,6 +33,10 @@ def get_config() -> Any:
             "dtype": "float32",
         }
     )
+    # Most of t where little can be seen: there the stage must know what to draw.
+    c.diffusion.schedule = ml_collections.ConfigDict(
+        {"type": "shifted_cosine", "resolution": 64, "reference": 16}
+    )
     # Much of x can be read off the low-resolution picture at any noise level, which
     # min-SNR weights hardly ask for where z is noisy. See docs/emoji_model.md.
     c.diffusion.weight = "uniform"

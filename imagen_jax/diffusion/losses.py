@@ -37,29 +37,47 @@ class MinSNR:
 
     In the space of the target that is min(SNR, gamma) / SNR for eps, min(SNR, gamma)
     for x and min(SNR, gamma) / (SNR + 1) for v. Taken by logarithms, so that SNR =
-    e^20 loses nothing.
+    e^20 loses nothing. A `floor` above 0 takes max(SNR, floor) first, as the truncated
+    SNR weight does with 1 (Salimans & Ho 2022, section 4): what a picture shows is
+    decided where SNR is small, which min-SNR hardly asks for.
+
+    Attributes:
+      gamma: the largest weight on the error of x.
+      floor: the smallest.
 
     Raises:
-      ValueError: if gamma <= 0.
+      ValueError: unless 0 <= floor <= gamma and gamma > 0.
     """
 
     gamma: float = 5.0
+    floor: float = 0.0
 
     def __post_init__(self):
         if self.gamma <= 0.0:
             raise ValueError(f"MinSNR: gamma must be positive, got {self.gamma}.")
+        if not 0.0 <= self.floor <= self.gamma:
+            raise ValueError(
+                f"MinSNR: floor must lie in [0, gamma = {self.gamma}], got "
+                f"{self.floor}."
+            )
 
     def __call__(
         self, level: noise.NoiseLevel, parameterization: prediction.Parameterization, /
     ) -> Float[Array, " B"]:
         """The weight at each level."""
-        log_weight_of_x = jnp.minimum(level.logsnr, math.log(self.gamma))
+        lowest = math.log(self.floor) if self.floor else -math.inf
+        log_weight_of_x = jnp.clip(level.logsnr, lowest, math.log(self.gamma))
         return jnp.exp(log_weight_of_x - parameterization.log_gain(level))
 
 
 def min_snr(gamma: float = 5.0) -> MinSNR:
     """The min-SNR weight with its cap gamma."""
     return MinSNR(gamma)
+
+
+def truncated_snr(gamma: float = 5.0) -> MinSNR:
+    """The min-SNR weight that never falls below 1."""
+    return MinSNR(gamma, floor=1.0)
 
 
 @typechecked

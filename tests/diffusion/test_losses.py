@@ -23,9 +23,16 @@ def test_min_snr_equals_its_formula(parameterization, gamma):
     np.testing.assert_allclose(found, expected[parameterization.name], rtol=5e-6)
 
 
-def test_min_snr_is_one_weight_on_the_error_of_x():
+def test_truncated_snr_is_clipped_at_both_ends():
+    logsnr = np.linspace(-20.0, 20.0, 81)
+    level = noise.variance_preserving(jnp.asarray(logsnr, jnp.float32))
+    found = losses.truncated_snr(5.0)(level, prediction.X)
+    np.testing.assert_allclose(found, np.clip(np.exp(logsnr), 1.0, 5.0), rtol=5e-6)
+
+
+@pytest.mark.parametrize("weight", [losses.min_snr(), losses.truncated_snr()])
+def test_it_is_one_weight_on_the_error_of_x(weight):
     level = noise.variance_preserving(jnp.linspace(-6.0, 6.0, 13))
-    weight = losses.min_snr()
     on_x = [weight(level, p) * jnp.exp(p.log_gain(level)) for p in ALL]
     np.testing.assert_allclose(on_x[0], on_x[1], rtol=1e-5)
     np.testing.assert_allclose(on_x[2], on_x[1], rtol=1e-5)
@@ -117,3 +124,5 @@ def test_v_on_an_exploding_schedule_is_refused(exploding):
 def test_a_bad_gamma_is_refused():
     with pytest.raises(ValueError, match="gamma"):
         losses.min_snr(0.0)
+    with pytest.raises(ValueError, match="floor must lie in"):
+        losses.MinSNR(gamma=5.0, floor=6.0)
