@@ -40,20 +40,18 @@ PARAPHRASED = 0.5
 OVERLAPPING = 0.25
 # How many of the scorer's training scenes have an object that is half another.
 SPOILED = 0.15
-# Objects stand on a lattice: corners and sides are whole sixteenths of the picture's
-# side. A network that folds squares of pixels into channels then meets each object in
-# few positions, and learns to draw it much sooner.
-LATTICE = 16
-# Sides of an object that may be drawn, in cells of the lattice.
-SINGLE_SIDES = {"": (8, 9), "big": (13,), "small": (5,)}
-PAIR_SIDES = {"": (6, 7), "big": (8, 9), "small": (5,)}
-COUNT_SIDES = {2: (6, 7), 3: (5, 6), 4: (5, 6)}
-# An object of an overlapping pair reaches over the other by at most this part of the
-# smaller one's side. By so many cells may an object of a pair leave the middle of its
-# row, and a single one the middle of the picture.
-OVERLAP = 3
-ASIDE = 1
-AWAY = 3
+# Objects stand on a lattice: corners and sides are whole eighths of the picture's side.
+# A network that folds squares of pixels into channels then meets each object in few
+# positions and sizes, and learns to draw it much sooner.
+LATTICE = 8
+# Sides of an object, in cells of the lattice.
+SINGLE_SIDE = {"": 5, "big": 7, "small": 3}
+PAIR_SIDE = {"": 3, "big": 5, "small": 3}
+COUNT_SIDE = 3
+# Cells by which an object of an overlapping pair reaches over the other, and the most
+# that it may hide of it.
+OVERLAP = 1
+HIDDEN = 0.38
 
 
 class Placed(NamedTuple):
@@ -109,11 +107,15 @@ def at(name: str, left: int, top: int, side: int) -> Placed:
     )
 
 
-def near_middle(draw: order.Draw, side: int, most: int) -> int:
-    """Draw a corner that leaves an object in the middle, or at most so far from it."""
+def anywhere(draw: order.Draw, side: int) -> int:
+    """Draw a corner that leaves an object of this side in the picture."""
+    return draw.below(LATTICE - side + 1)
+
+
+def near_middle(draw: order.Draw, side: int, shift: int) -> int:
+    """Draw a corner that leaves an object in the middle but for a shift."""
     room = LATTICE - side
-    middle = (room + draw.below(2)) // 2
-    return min(max(middle + draw.below(2 * most + 1) - most, 0), room)
+    return min(max((room + draw.below(2)) // 2 + shift, 0), room)
 
 
 def in_row(
@@ -127,23 +129,24 @@ def in_row(
     cuts = sorted(draw.below(slack + 1) for _ in sides)
     if gap < 0:
         cuts = cuts[:1] * len(sides)
-    placed, used = [], 0
+    placed, used, shift = [], 0, draw.below(3) - 1
     for cut, name, side in zip(cuts, named, sides, strict=True):
-        along, across = cut + used, near_middle(draw, side, ASIDE)
+        along, across = cut + used, near_middle(draw, side, shift)
         left, top = (along, across) if horizontal else (across, along)
         placed.append(at(name, left, top, side))
         used += side + gap
     return tuple(placed)
 
 
-def in_grid(draw: order.Draw, name: str, number: int, side: int) -> tuple[Placed, ...]:
+def in_grid(draw: order.Draw, name: str, number: int) -> tuple[Placed, ...]:
     """Place three or four equal objects in two rows; three stand as a triangle."""
-    half = LATTICE // 2
+    half, side = LATTICE // 2, COUNT_SIDE
     rows = ((half // 2,), (0, half)) if number == 3 else ((0, half),) * 2
     if number == 3 and draw.below(2):
         rows = rows[::-1]
+    loose = half - side + 1
     return tuple(
-        at(name, left + draw.below(half - side), top + draw.below(half - side), side)
+        at(name, left + draw.below(loose), top + draw.below(loose), side)
         for row, top in zip(rows, (0, half), strict=True)
         for left in row
     )
@@ -172,29 +175,32 @@ def place(draw: order.Draw, claim: Claim) -> tuple[Placed, ...]:
     if len(claim.things) == 2:
         return place_pair(draw, claim)
     if number == 1:
-        side = draw.choose(SINGLE_SIDES[size])
-        left, top = (near_middle(draw, side, AWAY) for _ in "xy")
-        return (at(name, left, top, side),)
-    side = draw.choose(COUNT_SIDES[number])
+        side = SINGLE_SIDE[size]
+        return (at(name, anywhere(draw, side), anywhere(draw, side), side),)
     if number > 2:
-        return in_grid(draw, name, number, side)
-    return in_row(draw, [name] * 2, [side] * 2, bool(draw.below(2)), gap=1)
+        return in_grid(draw, name, number)
+    return in_row(draw, [name] * 2, [COUNT_SIDE] * 2, bool(draw.below(2)), gap=0)
 
 
 def place_pair(draw: order.Draw, claim: Claim) -> tuple[Placed, ...]:
     """Place two objects side by side or one above the other, in any drawing order."""
     named = [thing.name for thing in claim.things]
-    sides = [draw.choose(PAIR_SIDES[thing.size]) for thing in claim.things]
+    sides = [PAIR_SIDE[thing.size] for thing in claim.things]
     turned = claim.relation in ("right of", "below")
     horizontal = claim.relation in ("left of", "right of")
     if not claim.relation:
         turned, horizontal = bool(draw.below(2)), bool(draw.below(2))
     if turned:
         named, sides = named[::-1], sides[::-1]
-    overlapping = draw.uniform() < OVERLAPPING
-    gap = -1 - draw.below(min(sides) // OVERLAP) if overlapping else 0
+    edges = ("right", "left") if horizontal else ("bottom", "top")
+    # Either may stand behind of which the other then hides little enough.
+    hidden = [sprites.edge(name, edge) for name, edge in zip(named, edges, strict=True)]
+    behind = [i for i, share in enumerate(hidden) if share <= HIDDEN]
+    overlapping = draw.uniform() < OVERLAPPING and len(behind) > 0
+    gap = -OVERLAP if overlapping else 0
     placed = in_row(draw, named, sides, horizontal, gap)
-    return placed[::-1] if draw.below(2) else placed
+    back = draw.choose(behind) if overlapping else 0
+    return placed[::-1] if back else placed
 
 
 def scene(seed: int, index: int, split: str = "train") -> Scene:

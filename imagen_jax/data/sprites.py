@@ -59,6 +59,20 @@ def pyramids() -> dict[str, tuple[Image.Image, ...]]:
     return result
 
 
+@functools.cache
+def edge(name: str, which: str) -> float:
+    """Return how much of an object lies in the third of its tile at one edge.
+
+    `which` is "left", "right", "top" or "bottom".
+    """
+    tile = pyramids()[name][0]
+    alpha = np.asarray(tile)[TILE // 2 : -TILE // 2, TILE // 2 : -TILE // 2, 3]
+    along = alpha.sum(0 if which in ("left", "right") else 1, dtype=np.float64)
+    part = -(-TILE // 3)
+    strip = along[:part] if which in ("left", "top") else along[-part:]
+    return float(strip.sum() / along.sum())
+
+
 def cut(
     name: str, x: float, y: float, side: float, box: tuple[int, int, int, int]
 ) -> np.ndarray:

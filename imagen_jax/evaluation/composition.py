@@ -22,9 +22,9 @@ from imagen_jax.types import UInt8, typechecked
 # A class less probable than this is no recognisable object.
 CERTAIN = 0.5
 # Sides between those of two sizes are split at the geometric middle of the ranges.
-SINGLE_LIMITS = (0.42, 0.70)
+SINGLE_LIMITS = (0.48, 0.74)
 # A big object is at least so much larger than the small one beside it; the data have
-# 1.45 and more.
+# five thirds.
 LARGER = 1.2
 ATTRIBUTES = ("identity", "count", "relation", "size", "background")
 BATCH = 64

@@ -101,10 +101,9 @@ def test_a_perfect_eye_finds_every_real_scene_right():
 
 def test_size_limits_lie_between_the_ranges_of_the_data():
     small, big = composition.SINGLE_LIMITS
-    side = {k: [n / emoji.LATTICE for n in v] for k, v in emoji.SINGLE_SIDES.items()}
-    assert side["small"][-1] < small < side[""][0]
-    assert side[""][-1] < big < side["big"][0]
-    ratio = emoji.PAIR_SIDES["big"][0] / emoji.PAIR_SIDES["small"][-1]
+    side = {k: v / emoji.LATTICE for k, v in emoji.SINGLE_SIDE.items()}
+    assert side["small"] < small < side[""] < big < side["big"]
+    ratio = emoji.PAIR_SIDE["big"] / emoji.PAIR_SIDE["small"]
     assert 1.0 < composition.LARGER < ratio
 
 
