@@ -146,7 +146,7 @@ def make_stage(config: Config) -> stage.Stage:
         stratified=diffusion.stratified,
         text_drop=diffusion.text_drop,
         aug_schedule=typed(SCHEDULES, "diffusion.aug_schedule", diffusion.aug_schedule),
-        aug_max=diffusion.aug_max,
+        aug_max=diffusion.get("aug_max", 1.0),  # older models lack it
     )
 
 
