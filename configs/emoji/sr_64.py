@@ -49,7 +49,7 @@ def get_config() -> Any:
     c.training.ema_decay = 0.998
     c.training.sample_every = 1000
     c.training.sample_num = 16
-    c.sampling.steps = 16
+    c.sampling.steps = 8
     c.sampling.w = None
     c.sampling.aug_level = 0.1
     return c
