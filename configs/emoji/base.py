@@ -1,10 +1,11 @@
-"""Emoji scenes at 16 x 16: the base of the shipped cascade.
+"""Emoji scenes at 16 x 16: the base of the emoji cascade.
 
-Text embeddings come from the shipped encoder unless text.weights says otherwise.
-Expected: see docs/emoji_model.md.
+Text embeddings come from an encoder that `emoji/text` has pretrained.
+Expected: not measured yet.
 Cost: about 40 minutes on two CPU cores.
 Command:
-  imagen-jax train --config emoji/base --workdir runs/base
+  imagen-jax train --config emoji/base --workdir runs/base \\
+    --config.text.weights=runs/text
 """
 
 import ml_collections
@@ -21,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.text.tokenizer = "sentencepiece"
     c.text.sentencepiece = "captions"
     c.text.length = 32
-    c.text.weights = "emoji"
+    c.text.weights = ""
     c.text.encoder = ml_collections.ConfigDict(
         {
             "vocab_size": 512,

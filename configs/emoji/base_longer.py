@@ -1,10 +1,10 @@
-"""The base of the shipped cascade, trained further from its released weights.
+"""The base of the emoji cascade, trained further from the weights of `emoji/base`.
 
-Expected: see docs/emoji_model.md.
+Expected: not measured yet.
 Cost: about 35 minutes on two CPU cores a 5,000 steps.
 Command:
   imagen-jax train --config emoji/base_longer --workdir runs/base_longer \\
-    --init_from imagen_jax/published/emoji/base.safetensors
+    --init_from runs/base --config.text.weights=runs/text
 """
 
 from typing import Any

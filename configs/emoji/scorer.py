@@ -1,8 +1,7 @@
 """The scorer of emoji scenes: finds objects and the background in a picture.
 
 It judges what trained cascades draw (`imagen-jax evaluate --suite composition`).
-Expected: see docs/evaluation.md.
-Cost: about 12 minutes on two CPU cores.
+Expected: not measured yet.
 Command:
   imagen-jax train --config emoji/scorer --workdir runs/scorer
   imagen-jax export runs/scorer --out my_scorer

@@ -1,12 +1,13 @@
-"""Super-resolution of emoji scenes, 64 -> 256: the last stage of the shipped cascade.
+"""Super-resolution of emoji scenes, 64 -> 256: the last stage of the emoji cascade.
 
 Trained on 64 px crops of 256 px pictures, as Imagen's last stage is on crops (Saharia
 et al. 2022, section 2.5); without self-attention it then runs on whole pictures.
 
-Expected: see docs/emoji_model.md.
+Expected: not measured yet.
 Cost: about 15 minutes on two CPU cores.
 Command:
-  imagen-jax train --config emoji/sr_256 --workdir runs/sr_256
+  imagen-jax train --config emoji/sr_256 --workdir runs/sr_256 \\
+    --config.text.weights=runs/text
 """
 
 from typing import Any

@@ -1,11 +1,12 @@
-"""Super-resolution of emoji scenes, 16 -> 64: the second stage of the shipped cascade.
+"""Super-resolution of emoji scenes, 16 -> 64: the second stage of the emoji cascade.
 
 Here objects get their faces: 6 pixels say where and roughly what, the text says which.
 
-Expected: see docs/emoji_model.md.
+Expected: not measured yet.
 Cost: about 40 minutes on two CPU cores.
 Command:
-  imagen-jax train --config emoji/sr_64 --workdir runs/sr_64
+  imagen-jax train --config emoji/sr_64 --workdir runs/sr_64 \\
+    --config.text.weights=runs/text
 """
 
 from typing import Any
@@ -38,7 +39,7 @@ def get_config() -> Any:
         {"type": "shifted_cosine", "resolution": 64, "reference": 16}
     )
     # Much of x can be read off the low-resolution picture at any noise level, which
-    # min-SNR weights hardly ask for where z is noisy. See docs/emoji_model.md.
+    # min-SNR weights hardly ask for where z is noisy.
     c.diffusion.weight = "uniform"
     # Sampling uses 0.1; where hardly anything is left of the low-resolution picture,
     # this stage would have to learn the base's work.

@@ -1,10 +1,10 @@
-"""Super-resolution 16 -> 64 of the shipped cascade, from its released weights on.
+"""Super-resolution 16 -> 64 from the weights of `emoji/sr_64` on.
 
-Expected: see docs/emoji_model.md.
+Expected: not measured yet.
 Cost: about 30 minutes on two CPU cores a 4,500 steps.
 Command:
   imagen-jax train --config emoji/sr_64_longer --workdir runs/sr_64_longer \\
-    --init_from imagen_jax/published/emoji/sr_64.safetensors
+    --init_from runs/sr_64 --config.text.weights=runs/text
 """
 
 from typing import Any

@@ -1,8 +1,9 @@
 """Emoji scenes at 64 x 64 for one GPU: the base of a cascade that ends at 1024 px.
 
 Not trained yet: no figure of it has been measured.
-Command, in pieces of ten minutes; the text encoder is the shipped one:
-  imagen-jax train --config emoji_1024/base_64 --workdir runs/base_64 --max_minutes 9
+Command, in pieces of ten minutes, with a text encoder from `emoji/text`:
+  imagen-jax train --config emoji_1024/base_64 --workdir runs/base_64 \\
+    --config.text.weights=runs/text --max_minutes 9
 """
 
 from typing import Any
