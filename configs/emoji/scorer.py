@@ -1,7 +1,9 @@
 """The scorer of emoji scenes: finds objects and the background in a picture.
 
 It judges what trained cascades draw (`imagen-jax evaluate --suite composition`).
-Expected: not measured yet.
+Expected (with the error of sizes weighted 1 instead of 2): loss 0.86 after 500 steps,
+0.25 after 1,000, 0.057 after 2,000.
+Cost: 2,000 steps took 33 minutes on two slow, shared CPU cores.
 Command:
   imagen-jax train --config emoji/scorer --workdir runs/scorer
   imagen-jax export runs/scorer --out my_scorer

@@ -16,6 +16,8 @@ from imagen_jax.types import Array
 # object's side, along both axes; between the two radii it counts neither way.
 INNER = 0.2
 OUTER = 0.35
+# Of errors in x and y, in cells, and in the log of the side, which are much smaller.
+BOX_WEIGHTS = (1.0, 1.0, 2.0)
 # An object is seen where `present` exceeds this probability; of two detections whose
 # centres are nearer than this part of the mean side, the weaker one is dropped.
 PRESENT = 0.5
@@ -86,7 +88,8 @@ class DetectionTask:
         present = jnp.where(inner | ~near, present, 0.0).sum((1, 2))
         labels = jnp.maximum(mine[..., 0].astype(jnp.int32), 0)
         named = optax.softmax_cross_entropy_with_integer_labels(seen.classes, labels)
-        box = jnp.abs(seen.box - box_targets(mine, seen.present.shape[1])).sum(-1)
+        box = jnp.abs(seen.box - box_targets(mine, seen.present.shape[1]))
+        box = box @ jnp.asarray(BOX_WEIGHTS)
         cells = jnp.maximum(inner.sum((1, 2)), 1)
         named, box = (
             jnp.where(inner, a, 0.0).sum((1, 2)) / cells for a in (named, box)
