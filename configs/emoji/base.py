@@ -1,8 +1,10 @@
 """Emoji scenes at 16 x 16: the base of the emoji cascade.
 
 Text embeddings come from an encoder that `emoji/text` has pretrained.
-Expected: not measured yet.
-Cost: about 40 minutes on two CPU cores.
+Expected: loss 0.0755 after 500 steps, 0.0674 after 1,000, 0.0572 after 2,000, 0.0537
+after 2,550, where the one run so far was stopped; objects are then in their places, but
+often of the wrong kind.
+Cost: 2,591 steps took 40 minutes on two slow, shared CPU cores.
 Command:
   imagen-jax train --config emoji/base --workdir runs/base \\
     --config.text.weights=runs/text
@@ -89,7 +91,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.training = ml_collections.ConfigDict(
         {
-            "steps": 5000,
+            "steps": 3000,
             "ema_decay": 0.998,
             "ema_warmup": True,
             "accumulation": 1,

@@ -1,7 +1,7 @@
 """Super-resolution 16 -> 64 from the weights of `emoji/sr_64` on.
 
 Expected: not measured yet.
-Cost: about 30 minutes on two CPU cores a 4,500 steps.
+Cost: as `emoji/sr_64`.
 Command:
   imagen-jax train --config emoji/sr_64_longer --workdir runs/sr_64_longer \\
     --init_from runs/sr_64 --config.text.weights=runs/text

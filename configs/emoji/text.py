@@ -2,7 +2,7 @@
 
 Pretrained on captions alone, then frozen. Expected: loss 1.28
 after 1,000 steps.
-Cost: about 5 minutes on two CPU cores.
+Cost: 5 to 9 minutes on two CPU cores, by machine.
 Command:
   imagen-jax train --config emoji/text --workdir runs/text
 """
