@@ -3,7 +3,7 @@
 Here objects get their faces: 6 pixels say where and roughly what, the text says which.
 
 Expected: not measured yet.
-Cost: 1,000 steps in 7 minutes on two fast CPU cores, twice as long on slow ones.
+Cost: 1,000 steps in 7 minutes on two fast CPU cores.
 Command:
   imagen-jax train --config emoji/sr_64 --workdir runs/sr_64 \\
     --config.text.weights=runs/text
