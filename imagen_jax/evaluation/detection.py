@@ -18,8 +18,8 @@ INNER = 0.2
 OUTER = 0.35
 # Of errors in x and y, in cells, and in the log of the side, which are much smaller.
 BOX_WEIGHTS = (1.0, 1.0, 2.0)
-# An object is seen where `present` exceeds this probability; of two detections whose
-# centres are nearer than this part of the mean side, the weaker one is dropped.
+# An object is seen where `present` exceeds this probability; two detections whose
+# centres are nearer than this part of the larger side are of one object.
 PRESENT = 0.5
 SEPARATE = 0.4
 
@@ -148,30 +148,63 @@ def box_targets(mine: Array, grid: int) -> Array:
 
 
 def decode(seen: detector.Detections) -> list[list[Object]]:
-    """Objects of each picture, the most confident first."""
+    """Objects of each picture, the most confident first.
+
+    Each object is found by several cells. The most confident one tells whether it is
+    there; all of them, weighted by their confidence, where, how large and what it is.
+    """
     present, box, classes = (
         np.asarray(a, np.float64) for a in (seen.present, seen.box, seen.classes)
     )
     probability = 1.0 / (1.0 + np.exp(-present))
-    grid = present.shape[1]
+    weights = np.exp(classes - classes.max(-1, keepdims=True))
+    named = weights / weights.sum(-1, keepdims=True)
+    there = np.asarray(middles(present.shape[1]), np.float64)
+    centres = np.stack(np.meshgrid(there, there), axis=-1)
+    centres = centres + box[..., :2] / present.shape[1]
     found = []
     for b in range(len(present)):
-        objects: list[Object] = []
-        rows, columns = np.nonzero(probability[b] > PRESENT)
-        for i in np.argsort(-probability[b][rows, columns], kind="stable"):
-            row, column = rows[i], columns[i]
-            dx, dy, size = box[b, row, column]
-            x, y = (column + 0.5 + dx) / grid, (row + 0.5 + dy) / grid
-            side = float(np.exp(size))
-            if any(
-                max(abs(x - o.x), abs(y - o.y)) < SEPARATE * (side + o.side) / 2
-                for o in objects
-            ):
-                continue
-            logits = classes[b, row, column]
-            weights = np.exp(logits - logits.max())
-            label = int(logits.argmax())
-            confidence = float(probability[b, row, column] / weights.sum())
-            objects.append(Object(label, float(x), float(y), side, confidence))
+        cells = np.argwhere(probability[b] > PRESENT)
+        order = np.argsort(-probability[b][tuple(cells.T)], kind="stable")
+        rows, columns = cells[order].T
+        sure = probability[b, rows, columns]
+        groups = same_object(
+            centres[b, rows, columns], np.exp(box[b, rows, columns, 2])
+        )
+        objects = []
+        for group in groups:
+            share = sure[group] / sure[group].sum()
+            where = b, rows[group], columns[group]
+            x, y = share @ centres[where]
+            side = np.exp(share @ box[where][:, 2])
+            names = share @ named[where]
+            label = int(names.argmax())
+            confidence = float(sure[group[0]] * names[label])
+            objects.append(Object(label, float(x), float(y), float(side), confidence))
         found.append(objects)
     return found
+
+
+def same_object(centres: np.ndarray, sides: np.ndarray) -> list[list[int]]:
+    """Group detections, the most confident first, whose centres are near.
+
+    Near is SEPARATE of the larger side: the far end of an object that fills the picture
+    looks like a smaller one.
+
+    Args:
+      centres: [N, 2] in the units of the sides.
+      sides: [N].
+
+    Returns:
+      Indices of the detections of each object, its most confident one first.
+    """
+    groups: list[list[int]] = []
+    for i, (centre, side) in enumerate(zip(centres, sides, strict=True)):
+        for group in groups:
+            away = np.abs(centre - centres[group[0]]).max()
+            if away < SEPARATE * max(side, sides[group[0]]):
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    return groups

@@ -77,6 +77,25 @@ def test_a_weaker_answer_beside_a_stronger_one_is_the_same_object():
     assert [o.label for o in found] == [7]
 
 
+def test_the_far_end_of_a_large_object_is_no_second_one():
+    # Centres 0.3 apart: near for the large object, not for two of the mean side.
+    (first, rest) = detection.same_object(
+        np.array([[0.5, 0.5], [0.8, 0.5], [0.5, 0.95]]), np.array([0.9, 0.2, 0.2])
+    )
+    assert first == [0, 1] and rest == [2]
+
+
+def test_cells_of_an_object_vote_on_its_side_by_their_confidence():
+    objects = np.full((1, 4, 4), -1.0, np.float32)
+    objects[0, 0] = (7, 0.5, 0.5, 0.4)
+    seen = perfect(objects, np.array([0]))
+    rows, columns = np.nonzero(np.asarray(seen.present[0]) > 0)
+    assert len(rows) > 1
+    wrong = seen.box.at[0, rows[0], columns[0], 2].add(np.log(2.0))
+    (found,) = detection.decode(seen._replace(box=wrong))
+    np.testing.assert_allclose(found[0].side, 0.4 * 2.0 ** (1 / len(rows)), rtol=1e-4)
+
+
 def test_uncertain_answers_are_reported_as_such():
     objects = np.full((1, 4, 4), -1.0, np.float32)
     objects[0, 0] = (7, 0.5, 0.5, 0.4)
