@@ -157,8 +157,6 @@ def decode(seen: detector.Detections) -> list[list[Object]]:
         np.asarray(a, np.float64) for a in (seen.present, seen.box, seen.classes)
     )
     probability = 1.0 / (1.0 + np.exp(-present))
-    weights = np.exp(classes - classes.max(-1, keepdims=True))
-    named = weights / weights.sum(-1, keepdims=True)
     there = np.asarray(middles(present.shape[1]), np.float64)
     centres = np.stack(np.meshgrid(there, there), axis=-1)
     centres = centres + box[..., :2] / present.shape[1]
@@ -171,13 +169,16 @@ def decode(seen: detector.Detections) -> list[list[Object]]:
         groups = same_object(
             centres[b, rows, columns], np.exp(box[b, rows, columns, 2])
         )
+        weights = classes[b, rows, columns]
+        weights = np.exp(weights - weights.max(-1, keepdims=True))
+        named = weights / weights.sum(-1, keepdims=True)
         objects = []
         for group in groups:
             share = sure[group] / sure[group].sum()
             where = b, rows[group], columns[group]
             x, y = share @ centres[where]
             side = np.exp(share @ box[where][:, 2])
-            names = share @ named[where]
+            names = share @ named[group]
             label = int(names.argmax())
             confidence = float(sure[group[0]] * names[label])
             objects.append(Object(label, float(x), float(y), float(side), confidence))
