@@ -157,9 +157,19 @@ def make_recipe(config: Config) -> recipe.SamplingRecipe:
     return construct(recipe.SamplingRecipe, "sampling", values)
 
 
-def make_text_task(config: Config) -> pretraining.MaskedTokenTask:
+def make_text_task(
+    config: Config,
+) -> pretraining.MaskedTokenTask | pretraining.ContrastiveTask:
     """The text encoder's pretraining of a config of kind "text"."""
     values = {"encoder": make_text_module(config), **config.pretraining}
+    objective = values.pop("objective", "masked_tokens")
+    if objective == "contrastive":
+        return construct(pretraining.ContrastiveTask, "pretraining", values)
+    if objective != "masked_tokens":
+        raise ValueError(
+            "config.pretraining.objective: must be 'masked_tokens' or 'contrastive', "
+            f"got {objective!r}."
+        )
     if config.text.tokenizer == "sentencepiece":
         # Every piece is a word or nearly; what is hidden looks like an unknown word.
         values |= {"mask_id": tokenizer.UNK, "separators": (), "word_tokens": 1}

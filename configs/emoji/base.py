@@ -28,8 +28,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.text.encoder = ml_collections.ConfigDict(
         {
             "vocab_size": 512,
-            "d_model": 128,
-            "num_layers": 3,
+            "d_model": 256,
+            "num_layers": 2,
             "num_heads": 4,
             "head_dim": 32,
             "d_ff": 256,
@@ -48,6 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
             "attention_levels": (0, 1),
             "head_dim": 32,
             "positions": "coordinates",
+            "feed_forward": (2, 4),
             "space_to_depth": 2,
             "dtype": "float32",
         }
@@ -55,9 +56,9 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.diffusion = ml_collections.ConfigDict(
         {
-            "schedule": {"type": "cosine"},
+            "schedule": {"type": "cosine", "shift": -1.4},
             "parameterization": "x",
-            "weight": "truncated_snr",
+            "weight": "uniform",
             "stratified": True,
             "text_drop": 0.1,
             "aug_schedule": {"type": "cosine"},
@@ -69,7 +70,7 @@ def get_config() -> ml_collections.ConfigDict:
         {
             "task": "emoji",
             "reader": "grain",
-            "batch_size": 64,
+            "batch_size": 32,
             "crop": 0,
             "seed": 0,
             "threads": 2,
@@ -79,7 +80,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.optimizer = ml_collections.ConfigDict(
         {
             "kind": "adam",
-            "peak_lr": 1.5e-3,
+            "peak_lr": 1.2e-3,
             "warmup_steps": 100,
             "decay": "cosine",
             "b1": 0.9,
@@ -91,7 +92,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.training = ml_collections.ConfigDict(
         {
-            "steps": 3000,
+            "steps": 6000,
             "ema_decay": 0.998,
             "ema_warmup": True,
             "accumulation": 1,
@@ -101,7 +102,7 @@ def get_config() -> ml_collections.ConfigDict:
             "log_every": 50,
             "save_every": 500,
             "keep": 2,
-            "sample_every": 1000,
+            "sample_every": 2000,
             "sample_num": 16,
         }
     )

@@ -9,6 +9,8 @@ Command:
 
 from typing import Any
 
+import ml_collections
+
 from imagen_jax.commands import configs
 
 
@@ -18,8 +20,12 @@ def get_config() -> Any:
     c.text.sentencepiece = "captions"
     c.text.length = 32
     c.text.encoder.vocab_size = 512
-    c.data.task = "emoji_captions"
-    c.data.batch_size = 256
-    c.pretraining.neighbours = 1.0
-    c.training.steps = 1000
+    c.text.encoder.d_model = 256
+    c.text.encoder.num_layers = 2
+    c.pretraining = ml_collections.ConfigDict(
+        {"objective": "contrastive", "temperature": 0.07}
+    )
+    c.data.task = "reworded_emoji"
+    c.data.batch_size = 128
+    c.training.steps = 400
     return c

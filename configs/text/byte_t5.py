@@ -33,7 +33,12 @@ def get_config() -> ml_collections.ConfigDict:
     )
 
     c.pretraining = ml_collections.ConfigDict(
-        {"rate": 0.15, "mean_span": 1.0, "neighbours": 0.5}
+        {
+            "objective": "masked_tokens",
+            "rate": 0.15,
+            "mean_span": 1.0,
+            "neighbours": 0.5,
+        }
     )
 
     c.data = ml_collections.ConfigDict(

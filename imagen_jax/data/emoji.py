@@ -259,6 +259,11 @@ def caption(scene: Scene) -> str:
     return scene.caption
 
 
+def reworded(scene: Scene, draw: order.Draw) -> str:
+    """Return the scene's claim in words drawn anew."""
+    return emoji_words.paraphrase(draw, scene.claim)
+
+
 def render(
     scene: Scene, resolution: int, window: tuple[int, int, int] | None = None
 ) -> np.ndarray:

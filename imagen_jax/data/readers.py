@@ -17,6 +17,8 @@ from imagen_jax.text import tokenizer
 
 READERS = ("grain", "seqio")
 LENGTH_OF_STREAM = 1 << 40
+# Texts of an example, and what stands before the names of their tokens in a batch.
+TEXTS = {"text": "", "reworded": "reworded_"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,8 @@ class Reader:
     """Yields {"image" uint8 [B, H, W, 3], "tokens" int32 [B, L], "mask" bool [B, L]}.
 
     B is `batch_size` (global) divided by `host_count`; text-only sources give no
-    image, labelled ones their labels too. With `crop`, H = W = crop: a random window
+    image, labelled ones their labels too, reworded ones also {"reworded_tokens",
+    "reworded_mask"}. With `crop`, H = W = crop: a random window
     of the picture at `resolution`, its corner on a multiple of `crop_multiple`; only
     the window is drawn.
     """
@@ -76,10 +79,8 @@ class Reader:
 
     def example(self, index: int) -> dict:
         """Make one example {"image", "text"}, cropped if the reader crops."""
-        if not self.source.has_image:
-            return {"text": self.source.text(self.seed, index)}
         window = None
-        if self.crop is not None:
+        if self.source.has_image and self.crop is not None:
             window = preprocessors.crop_window(
                 self.seed, index, self.resolution, self.crop, self.crop_multiple
             )
@@ -88,15 +89,16 @@ class Reader:
     def batch(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
         """Make the batch of the given global indices; a pure function."""
         examples = [self.example(index) for index in indices]
-        tokens, mask = self.tokenizer.encode(
-            [example["text"] for example in examples], self.length
-        )
-        rest = {
-            name: np.stack([example[name] for example in examples])
-            for name in examples[0]
-            if name != "text"
-        }
-        return {"tokens": tokens, "mask": mask, **rest}
+        batch = {}
+        for name in examples[0]:
+            values = [example[name] for example in examples]
+            if name in TEXTS:
+                prefix = TEXTS[name]
+                ids, mask = self.tokenizer.encode(values, self.length)
+                batch |= {f"{prefix}tokens": ids, f"{prefix}mask": mask}
+            else:
+                batch[name] = np.stack(values)
+        return batch
 
     def batches(self, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Return the endless stream of batches from the global example `start` on."""

@@ -189,11 +189,12 @@ def register(
 
 def batches(reader: readers.Reader, start: int) -> Iterator[dict[str, np.ndarray]]:
     """Read with seqio: the same stream as grain's, from the global example `start`."""
-    if getattr(reader.source, "labels", None) is not None:
-        raise ValueError(
-            f"Reader: reader=seqio gives no labels, which {reader.source.name} has. "
-            "Take reader=grain."
-        )
+    for extra in ("labels", "reworded"):
+        if getattr(reader.source, extra, None) is not None:
+            raise ValueError(
+                f"Reader: reader=seqio gives no {extra}, which {reader.source.name} "
+                "has. Take reader=grain."
+            )
     # TensorFlow only feeds; it must not take the accelerator's memory.
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)

@@ -17,6 +17,7 @@ Window = tuple[int, int, int]
 SPLITS = ("train", "heldout")
 BLOCK = 1 << 12
 MIXTURE_SALT = 0x3117
+REWORDING_SALT = 0x5A1D
 
 
 class Source(Protocol):
@@ -49,8 +50,9 @@ class Task:
 
     scene(seed, index, split) makes what both share; caption(scene) says it and
     render(scene, resolution, window) draws it as uint8 [H, W, 3]; labels(scene), if
-    any, are arrays that go with the whole picture. `size` is the number of distinct
-    indices, None where there is no end; a sized task is shuffled anew in each epoch.
+    any, are arrays that go with the whole picture; reworded(scene, draw), if any, says
+    it once more, in other words. `size` is the number of distinct indices, None where
+    there is no end; a sized task is shuffled anew in each epoch.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Task:
     caption: Callable[[Any], str]
     render: Callable[[Any, int, Window | None], np.ndarray] | None = None
     labels: Callable[[Any], dict[str, np.ndarray]] | None = None
+    reworded: Callable[[Any, order.Draw], str] | None = None
     size: int | None = None
     split: str = "train"
 
@@ -86,13 +89,19 @@ class Task:
     def example(
         self, seed: int, index: int, resolution: int, window: Window | None = None
     ) -> dict[str, Any]:
-        """Return {"image": uint8 [H, W, 3], "text": str} and labels, as far as any."""
+        """Return {"image": uint8 [H, W, 3], "text": str} and labels, as far as any.
+
+        With `reworded`, "reworded" is the text in other words.
+        """
         scene = self.source_scene(seed, index)
         example: dict[str, Any] = {"text": self.caption(scene)}
         if self.render is not None:
             example["image"] = self.render(scene, resolution, window)
         if self.labels is not None:
             example.update(self.labels(scene))
+        if self.reworded is not None:
+            draw = order.Draw(seed, index, REWORDING_SALT)
+            example["reworded"] = self.reworded(scene, draw)
         return example
 
     def text_only(self) -> "Task":
@@ -195,6 +204,13 @@ def labelled_emoji(split: str = "train") -> Task:
     )
 
 
+def reworded_emoji(split: str = "train") -> Task:
+    """Two captions of each emoji scene, for text pretraining; no pictures."""
+    return dataclasses.replace(
+        emoji_task(split), name="reworded_emoji", render=None, reworded=emoji.reworded
+    )
+
+
 def captions_mixture(split: str = "train") -> Mixture:
     """All captions this package can make, for text pretraining; no pictures."""
     return Mixture(
@@ -225,6 +241,8 @@ def by_name(name: str, split: str = "train") -> Source:
         return emoji_task(split)
     if name == "labelled_emoji":
         return labelled_emoji(split)
+    if name == "reworded_emoji":
+        return reworded_emoji(split)
     if name == "scenes":
         return scenes_mixture(split)
     if name == "shapes_captions":
@@ -248,6 +266,7 @@ NAMES = (
     "shapes",
     "emoji",
     "labelled_emoji",
+    "reworded_emoji",
     "scenes",
     "shapes_captions",
     "emoji_captions",

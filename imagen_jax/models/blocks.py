@@ -167,6 +167,40 @@ class ResNetBlock(nn.Module):
         return layers.constrain_image(layers.residual(x, h, self.residual_scaling))
 
 
+class FeedForward(nn.Module):
+    """A gated two-layer network at every position, added to its input.
+
+    The paper's blocks have none; transformers follow attention with one (the gate:
+    Shazeer 2020, SwiGLU; in the U-Net's deepest levels: Hoogeboom et al. 2023). It
+    joins what a position read from the text with where it stands. The last layer
+    starts at zero.
+
+    Attributes:
+      hidden: width between the two layers.
+      residual_scaling: divide the sum by sqrt(2).
+      dtype: of activations.
+    """
+
+    hidden: int
+    residual_scaling: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """[B, H, W, C] -> [B, H, W, C]."""
+        channels = x.shape[-1]
+        groups = layers.groups(channels)
+        h = layers.GroupNorm(groups, name="norm", dtype=self.dtype)(x)
+
+        def dense(features, axes, name, **options):
+            return layers.Dense(features, axes, name=name, dtype=self.dtype, **options)
+
+        gate = dense(self.hidden, ("embed", "mlp"), "gate")(h)
+        h = nn.silu(gate) * dense(self.hidden, ("embed", "mlp"), "value")(h)
+        h = dense(channels, ("mlp", "embed"), "out", kernel_init=layers.zeros_init)(h)
+        return layers.constrain_image(layers.residual(x, h, self.residual_scaling))
+
+
 class Blocks(nn.Module):
     """What a DBlock and a UBlock share: CombineEmbs, ResNet blocks, attention.
 

@@ -38,6 +38,8 @@ class Level(nn.Module):
       resample: what stands at the end: "none", "down" or "up".
       head_dim: channels of an attention head.
       positions: in attention, "none" or "coordinates".
+      feed_forward: hidden width, in units of `channels`, of a gated network at each
+        position after every attention; 0 is none.
       residual_scaling: divide residual sums by sqrt(2).
       skip_scaling: divide skip connections by sqrt(2).
       dropout: rate inside blocks.
@@ -51,6 +53,7 @@ class Level(nn.Module):
     resample: str = "none"
     head_dim: int = 64
     positions: str = "none"
+    feed_forward: int = 0
     residual_scaling: bool = False
     skip_scaling: bool = False
     dropout: float = 0.0
@@ -73,6 +76,8 @@ class Level(nn.Module):
             x = self._res(f"res_{i}")(x, emb)
             if self.attend:
                 x = self._attention(f"attention_{i}")(x, text, mask)
+                if self.feed_forward:
+                    x = self._feed_forward(f"feed_forward_{i}")(x)
             states.append(x)
         if self.resample != "none":
             x = self._res(f"{self.resample}sample", resample=self.resample)(x, emb)
@@ -100,6 +105,14 @@ class Level(nn.Module):
             name=name,
         )
 
+    def _feed_forward(self, name: str):
+        return blocks.rematerialised(blocks.FeedForward, self.remat)(
+            self.feed_forward * self.channels,
+            residual_scaling=self.residual_scaling,
+            dtype=self.dtype,
+            name=name,
+        )
+
 
 class UNet(nn.Module):
     """A U-Net whose attention reads text; any multiple of `size_multiple` pixels.
@@ -117,6 +130,9 @@ class UNet(nn.Module):
       space_to_depth: fold squares of this side into channels at the stem and unfold
         them at the head; 1 is the paper.
       positions: in attention: "none" (the paper) or "coordinates".
+      feed_forward: of each level, hidden width, in units of its width, of a gated
+        network at each position after every attention; 0 is none (the paper). One
+        number, or one for each level.
       residual_scaling: divide residual sums by sqrt(2).
       skip_scaling: divide skip connections by sqrt(2).
       dropout: rate inside blocks; acts where a "dropout" stream is given.
@@ -134,6 +150,7 @@ class UNet(nn.Module):
     out_channels: int = 3
     space_to_depth: int = 1
     positions: str = "none"
+    feed_forward: int | tuple[int, ...] = 0
     residual_scaling: bool = False
     skip_scaling: bool = False
     dropout: float = 0.0
@@ -143,13 +160,12 @@ class UNet(nn.Module):
     def __post_init__(self):
         super().__post_init__()
         levels = len(self.channel_mult)
-        if not isinstance(self.num_res_blocks, int) and (
-            len(self.num_res_blocks) != levels
-        ):
-            raise ValueError(
-                f"UNet: num_res_blocks must be one number or {levels}, got "
-                f"{self.num_res_blocks}."
-            )
+        for name in ("num_res_blocks", "feed_forward"):
+            many = getattr(self, name)
+            if not isinstance(many, int) and len(many) != levels:
+                raise ValueError(
+                    f"UNet: {name} must be one number or {levels}, got {many}."
+                )
         deepest = {levels - 1} if self.attention_levels else set()
         for level in sorted({*self.attention_levels, *deepest}):
             if not 0 <= level < levels:
@@ -177,6 +193,10 @@ class UNet(nn.Module):
         many = self.num_res_blocks
         return many if isinstance(many, int) else many[level]
 
+    def _feed_forward(self, level: int) -> int:
+        wide = self.feed_forward
+        return wide if isinstance(wide, int) else wide[level]
+
     def _level(self, level: int, num_res_blocks: int, attend: bool, resample, name):
         return Level(
             self.channels * self.channel_mult[level],
@@ -185,6 +205,7 @@ class UNet(nn.Module):
             resample,
             self.head_dim,
             self.positions,
+            self._feed_forward(level),
             self.residual_scaling,
             self.skip_scaling,
             self.dropout,

@@ -1,13 +1,18 @@
-"""Pretraining of a text encoder on text alone: what was hidden, and what stands beside.
+"""Pretraining of a text encoder on text alone: two objectives.
 
 Imagen's encoder has learned from text only and stays frozen (Saharia et al. 2022,
-section 2.1). T5 learned by span corruption with a decoder; this encoder has none and
-predicts hidden tokens at their own places, as BERT does (Devlin et al. 2019).
+section 2.1). T5 learned by span corruption with a decoder; these encoders have none.
 
-Captions are random combinations, so that a hidden word is unpredictable and only
-tokens within words can be learned; an encoder that knows words and not their relations
-solves that. Hence the second part: every place also predicts the words before and
-after its own, which asks each token to know its role in the sentence.
+`MaskedTokenTask` predicts hidden tokens at their own places, as BERT does (Devlin et
+al. 2019). Captions are random combinations, so that a hidden word is unpredictable and
+only tokens within words can be learned; an encoder that knows words and not their
+relations solves that. Hence its second part: every place also predicts the words before
+and after its own, which asks each token to know its role in the sentence.
+
+`ContrastiveTask` is asked which of many texts says the same in other words. What a text
+says then fills the embeddings evenly, where a network that learns from few pictures
+finds it soon; under masked tokens a few directions, which tell where in a sentence a
+word stands, are a hundred times larger than those that tell one object from another.
 """
 
 import dataclasses
@@ -18,7 +23,7 @@ import jax.numpy as jnp
 import optax
 
 from imagen_jax.models import t5
-from imagen_jax.types import Array, Bool, Int, Key, typechecked
+from imagen_jax.types import Array, Bool, Float, Int, Key, typechecked
 
 SPACE = ord(" ") + 3  # in the byte vocabulary
 
@@ -78,6 +83,61 @@ class MaskedTokenTask:
         """Per-example losses [B] and metrics of a batch {"tokens", "mask"}."""
         del frozen
         return masked_token_loss(key, self, params, batch["tokens"], batch["mask"])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ContrastiveTask:
+    """Which text of the batch says the same; parameters are `params["encoder"]`.
+
+    As SimCSE with two wordings as the pair (Gao et al. 2021, eq. 1), both ways round.
+
+    Attributes:
+      encoder: the network to pretrain.
+      temperature: cosines are divided by it.
+    """
+
+    encoder: t5.T5Encoder
+    temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(
+                "ContrastiveTask: temperature must be positive, got "
+                f"{self.temperature}."
+            )
+
+    def init(self, key: Array) -> Any:
+        """Parameters of the encoder, boxed with their logical axes."""
+        ids, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
+        return {"encoder": self.encoder.init(key, ids, mask)["params"]}
+
+    def loss(
+        self, key: Array, params: Any, frozen: Any, batch: dict[str, Array]
+    ) -> tuple[Array, dict[str, Array]]:
+        """Per-example losses [B] in nats, and the share of pairs found.
+
+        The batch, [B, L] each: "tokens", "mask", "reworded_tokens", "reworded_mask".
+        """
+        del key, frozen
+        ids = jnp.concatenate([batch["tokens"], batch["reworded_tokens"]])
+        mask = jnp.concatenate([batch["mask"], batch["reworded_mask"]])
+        tokens = self.encoder.apply({"params": params["encoder"]}, ids, mask)
+        one, other = jnp.split(mean_direction(cast("Array", tokens), mask), 2)
+        logits = one @ other.T / self.temperature
+        pairs = jnp.arange(len(logits))
+        there, right = _score(logits, pairs)
+        back, right_back = _score(logits.T, pairs)
+        found = (jnp.mean(right) + jnp.mean(right_back)) / 2
+        return (there + back) / 2, {"found": found}
+
+
+@typechecked
+def mean_direction(
+    tokens: Float[Array, "B L D"], mask: Bool[Array, "B L"]
+) -> Float[Array, "B D"]:
+    """The mean of the tokens of each text, at length 1; zero where there are none."""
+    mean = jnp.sum(jnp.where(mask[..., None], tokens, 0.0), axis=1)
+    return mean * jax.lax.rsqrt(jnp.sum(mean**2, axis=-1, keepdims=True) + 1e-12)
 
 
 def masked_token_loss(

@@ -5,7 +5,14 @@ import sys
 import numpy as np
 import pytest
 
-from imagen_jax.data import preprocessors, readers, tasks
+from imagen_jax.data import (
+    emoji,
+    emoji_words,
+    preprocessors,
+    readers,
+    sprites,
+    tasks,
+)
 from imagen_jax.text import tokenizer
 
 
@@ -65,6 +72,34 @@ def test_text_only_sources_give_no_image():
         "tokens",
         "mask",
     }
+
+
+def test_reworded_sources_say_everything_twice():
+    reader = make(source=tasks.by_name("reworded_emoji"), batch_size=40)
+    batch = take(reader, 1)[0]
+    assert set(batch) == {"tokens", "mask", "reworded_tokens", "reworded_mask"}
+    texts, others = (
+        tokenizer.ByteTokenizer().decode(batch[name])
+        for name in ("tokens", "reworded_tokens")
+    )
+    assert texts == [tasks.by_name("emoji").text(3, i) for i in range(40)]
+    claims = [emoji.scene(3, i).claim for i in range(40)]
+    for claim, other in zip(claims, others, strict=True):
+        names = [
+            form
+            for name in (claim.things[0].name, *sprites.synonyms(claim.things[0].name))
+            for form in (name, emoji_words.plural(name))
+        ]
+        assert any(name in other for name in names)
+        assert claim.background in other
+    assert sum(a != b for a, b in zip(texts, others, strict=True)) > 25
+
+
+@pytest.mark.parametrize("name", ["labelled_emoji", "reworded_emoji"])
+def test_seqio_refuses_what_it_cannot_carry(name):
+    pytest.importorskip("seqio")
+    with pytest.raises(ValueError, match="Take reader=grain"):
+        make(source=tasks.by_name(name), reader="seqio").batches()
 
 
 @pytest.mark.parametrize("reader", ["grain", "seqio"])

@@ -89,6 +89,25 @@ def test_resampling_acts_on_both_paths(resample, x, emb, initialised, randomised
     assert full.shape == shortcut.shape and np.abs(full - shortcut).max() > 1e-1
 
 
+@pytest.mark.parametrize("scaling", [False, True])
+def test_a_feed_forward_is_gated_and_starts_as_nothing(scaling, x, randomised, run):
+    module = blocks.FeedForward(24, residual_scaling=scaling)
+    new = module.init(jax.random.key(0), x)
+    share = 2**-0.5 if scaling else 1.0
+    np.testing.assert_allclose(run(module, new, x), share * x, rtol=1e-6)
+    params = randomised(module, x)
+    p = jax.tree.map(np.asarray, params["params"])
+    h = np.asarray(x).reshape(2, 32, 4, 4)  # four groups of four channels
+    h = h - h.mean((1, 3), keepdims=True)
+    h = (h / np.sqrt((h**2).mean((1, 3), keepdims=True) + 1e-5)).reshape(x.shape)
+    h = h * p["norm"]["scale"] + p["norm"]["bias"]
+    gate, value = (h @ p[k]["kernel"] + p[k]["bias"] for k in ("gate", "value"))
+    h = (gate / (1 + np.exp(-gate)) * value) @ p["out"]["kernel"] + p["out"]["bias"]
+    np.testing.assert_allclose(
+        run(module, params, x), share * (x + h), rtol=1e-3, atol=1e-4
+    )
+
+
 def test_the_embedding_scales_and_shifts(x, run):
     module = blocks.ScaleShift()
     emb = jnp.array([[1.0], [0.0]])

@@ -102,6 +102,8 @@ def test_wrong_fields_are_refused():
         tiny(positions="learned")
     with pytest.raises(ValueError, match="num_res_blocks must be one number or 2"):
         tiny(num_res_blocks=(1, 2, 3))
+    with pytest.raises(ValueError, match="feed_forward must be one number or 2"):
+        tiny(feed_forward=(1,))
 
 
 def test_rematerialisation_changes_nothing(make_cond, normal, randomised):
@@ -139,7 +141,7 @@ def test_bfloat16_is_close_to_float32(z, make_cond, randomised, run):
 
 
 def test_every_parameter_has_known_axes(z, make_cond, unknown_axes):
-    net = tiny(text_features=4)
+    net = tiny(text_features=4, feed_forward=2)
     cond = dataclasses.replace(make_cond(8, 8, planes=True), vector=jnp.ones((2, 3)))
     assert unknown_axes(net, z, T, cond) == []
 
@@ -154,6 +156,20 @@ def test_names_read_like_paths(z, make_cond):
     assert set(params["down_0"]) == {"res_0", "downsample"}
     assert set(params["up_1"]) == {
         *("res_0", "res_1", "attention_0", "attention_1", "upsample")
+    }
+
+
+def test_feed_forwards_follow_attention_and_widen_by_level(z, make_cond):
+    net = tiny(attention_levels=(0, 1), feed_forward=(3, 2))
+    shapes = jax.eval_shape(net.init, jax.random.key(0), z, T, make_cond(8, 8))
+    hidden = {
+        level: blocks["feed_forward_0"]["gate"]["kernel"].unbox().shape
+        for level, blocks in shapes["params"].items()
+        if "feed_forward_0" in blocks
+    }
+    assert hidden == {
+        **{"down_0": (8, 24), "up_0": (8, 24)},
+        **dict.fromkeys(("down_1", "middle_0", "up_1"), (16, 32)),
     }
 
 

@@ -172,3 +172,66 @@ def test_the_same_key_gives_the_same_loss(params):
 def test_impossible_settings_are_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         pretraining.MaskedTokenTask(encoder=ENCODER, **bad)
+
+
+def pairs_of(texts, others, length=16):
+    batch, other = batch_of(texts, length), batch_of(others, length)
+    return {**batch, **{f"reworded_{name}": other[name] for name in other}}
+
+
+def test_contrast_is_the_cross_entropy_of_cosines():
+    task = pretraining.ContrastiveTask(encoder=ENCODER, temperature=0.2)
+    params = nn.unbox(task.init(KEY))
+    batch = pairs_of(["a cat", "two red dogs", ""], ["one cat", "2 dogs", "nothing"])
+    losses, metrics = jax.jit(task.loss)(KEY, params, None, batch)
+
+    def directions(prefix):
+        ids, mask = batch[f"{prefix}tokens"], np.array(batch[f"{prefix}mask"])
+        values = ENCODER.apply({"params": params["encoder"]}, ids, mask)
+        means = [row[m].mean(0) for row, m in zip(np.array(values), mask, strict=True)]
+        return np.stack([mean / np.linalg.norm(mean) for mean in means])
+
+    cosines = directions("") @ directions("reworded_").T / 0.2
+    expected = [
+        np.log(np.exp(cosines[i]).sum()) + np.log(np.exp(cosines[:, i]).sum())
+        for i in range(3)
+    ]
+    expected = (np.array(expected) - 2 * np.diag(cosines)) / 2
+    np.testing.assert_allclose(losses, expected, rtol=1e-3, atol=1e-4)
+    found = (cosines.argmax(0) == range(3)).mean() + (
+        cosines.argmax(1) == range(3)
+    ).mean()
+    np.testing.assert_allclose(metrics["found"], found / 2, rtol=1e-6)
+
+
+def test_contrast_training_finds_what_says_the_same():
+    task = pretraining.ContrastiveTask(encoder=ENCODER)
+    one = [f"a {c} {o}" for c in ("red", "blue") for o in ("cat", "dog", "bun")]
+    other = [f"one {text[2:]}" for text in one]
+    batch, optimizer = pairs_of(one, other), optax.adam(1e-2)
+
+    @jax.jit
+    def train(params):
+        def step(carry, _):
+            params, state = carry
+            mean = lambda p: task.loss(KEY, p, None, batch)[0].mean()  # noqa: E731
+            loss, grads = jax.value_and_grad(mean)(params)
+            updates, state = optimizer.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), loss
+
+        return jax.lax.scan(step, (params, optimizer.init(params)), length=100)
+
+    (trained, _), losses = train(nn.unbox(task.init(KEY)))
+    assert task.loss(KEY, trained, None, batch)[1]["found"] == 1.0
+    assert losses[-1] < losses[0] / 4
+
+
+def test_a_text_without_tokens_has_no_direction():
+    tokens, mask = jnp.ones((2, 3, 4)), jnp.array([[True, True, False], [False] * 3])
+    got = pretraining.mean_direction(tokens.at[0, 2].set(9.0), mask)
+    np.testing.assert_allclose(got, [[0.5] * 4, [0.0] * 4], atol=1e-6)
+
+
+def test_a_temperature_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        pretraining.ContrastiveTask(encoder=ENCODER, temperature=0.0)
