@@ -9,8 +9,7 @@ import difflib
 import hashlib
 import json
 import pathlib
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -29,7 +28,6 @@ from imagen_jax.text import encoder, pretraining, tokenizer
 from imagen_jax.training import loop, optimizer, step
 
 PUBLISHED = pathlib.Path(__file__).parent / "published"
-SCORER_PICTURES = 5000  # held-out real ones, on which an exported scorer is measured
 NETWORKS = {"unet": unet.UNet, "efficient_unet": efficient_unet.EfficientUNet}
 SCHEDULES = {
     "cosine": schedules.CosineSchedule,
@@ -421,32 +419,6 @@ def scorer_names() -> list[list[str]]:
     return [list(sprites.names()), list(emoji.BACKGROUNDS)]
 
 
-def export_scorer(workdir: str, out: str, *, dtype: str, part: str) -> int:
-    """Put a trained scorer into a directory, with its measured accuracy.
-
-    Returns:
-      Its size in bytes.
-    """
-    config = read_config(workdir)
-    params = store.load(epath.Path(workdir) / "checkpoints", part)
-    folder = pathlib.Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    model_directory.write_parameters(folder, "scorer", params, dtype)
-    task = make_detection_task(config)
-    stored = model_directory.parameters(folder, "scorer")(shapes_of(task.init))
-    report = scorer_suite.run(composition.Scorer(task, stored), SCORER_PICTURES)
-    description = {
-        "config": {
-            "network": config.network.to_dict(),
-            "stage": config.stage.to_dict(),
-        },
-        "names": scorer_names(),
-        "accuracy": report.counts,
-    }
-    (folder / "scorer.json").write_text(json.dumps(description) + "\n")
-    return sum(f.stat().st_size for f in folder.iterdir())
-
-
 def read_config(workdir: str) -> Config:
     """The config that a working directory was trained with."""
     path = epath.Path(workdir) / "config.json"
@@ -456,39 +428,3 @@ def read_config(workdir: str) -> Config:
             "`imagen-jax train`."
         )
     return ml_collections.ConfigDict(json.loads(path.read_text()))
-
-
-def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:
-    """Put trained stages and their text encoder into a model directory.
-
-    Returns:
-      Its size in bytes.
-    """
-    configs = [read_config(workdir) for workdir in workdirs]
-    if configs[0].kind == "scorer":
-        return export_scorer(workdirs[0], out, dtype=dtype, part=part)
-    cascade.Cascade(stages=tuple(make_stage(config) for config in configs))
-    pieces = configs[0].text.sentencepiece
-    trees = {"text": text_params(configs[0])}
-    for workdir, config in zip(workdirs, configs, strict=True):
-        if config.text.encoder != configs[0].text.encoder:
-            raise ValueError(
-                f"export: {workdir} was trained with another text encoder than "
-                f"{workdirs[0]}."
-            )
-        trees[config.name] = store.load(epath.Path(workdir) / "checkpoints", part)
-    for config in configs:
-        # A model directory stands alone: no paths of the machine it was made on.
-        config.text.weights = ""
-        if config.text.sentencepiece:
-            config.text.sentencepiece = "spiece.model"
-    size = model_directory.write(
-        out,
-        [config.to_dict() for config in configs],
-        trees,
-        dtype,
-        tasks.words(make_source(configs[0], "train")),
-    )
-    if pieces:
-        shutil.copyfile(pieces_path(pieces), pathlib.Path(out) / "spiece.model")
-    return size

@@ -28,9 +28,10 @@ ALLOWED = {
     "build": WINGS
     | SECOND
     | {"cascade", "data", "published", "training", "evaluation"},
+    "export": WINGS | SECOND | {"cascade", "data", "evaluation", "build"},
     "commands": WINGS
     | SECOND
-    | {"cascade", "data", "published", "training", "evaluation", "build"},
+    | {"cascade", "data", "published", "training", "evaluation", "build", "export"},
     "__init__": {"build"},
     "__main__": {"commands"},
 }

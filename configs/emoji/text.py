@@ -1,8 +1,8 @@
 """The text encoder of the shipped cascade: word pieces of the package's own captions.
 
-Pretrained on captions alone, then frozen. Expected: loss 1.28
-after 1,000 steps.
-Cost: 5 to 9 minutes on two CPU cores, by machine.
+Pretrained on captions alone, to find which of 128 says the same in other words, then
+frozen. Expected: loss 0.012 after 400 steps.
+Cost: 3 minutes on two slow CPU cores.
 Command:
   imagen-jax train --config emoji/text --workdir runs/text
 """

@@ -12,10 +12,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from imagen_jax.checkpoints import safetensors
+from imagen_jax.checkpoints import quantisation, safetensors
 
 FORMAT = 1
-DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
+# int8 is for matrices; what is small stays float32.
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "int8": np.float32}
 
 
 def write(
@@ -31,7 +32,7 @@ def write(
       folder: created when missing; files of the same names are replaced.
       stages: the configs of the stages as plain values, base first.
       trees: parameters by file name: each stage's `name`, and "text".
-      dtype: of the stored floating-point numbers, "float32" or "bfloat16".
+      dtype: of the stored floating-point numbers, one of DTYPES.
       words: all that its training captions hold; none when that is not known.
     """
     folder = pathlib.Path(folder)
@@ -50,6 +51,8 @@ def write_parameters(folder: pathlib.Path, name: str, tree: Any, dtype: str) -> 
         path: np.asarray(a).astype(DTYPES[dtype])
         for path, a in safetensors.flatten(tree).items()
     }
+    if dtype == "int8":
+        arrays = quantisation.quantise(arrays)
     safetensors.save(folder / f"{name}.safetensors", arrays, {"network": name})
 
 
@@ -92,7 +95,7 @@ def parameters(folder: str | pathlib.Path, name: str) -> Callable[[Any], Any]:
     path = pathlib.Path(folder) / f"{name}.safetensors"
 
     def load(shapes: Any) -> Any:
-        arrays, _ = safetensors.load(path)
+        arrays = quantisation.restore(safetensors.load(path)[0])
         expected = safetensors.flatten(shapes)
         for tensor in sorted(expected.keys() ^ arrays.keys()):
             kind = "lacks" if tensor in expected else "has the unknown"

@@ -14,9 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="the model directory to write")
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16"),
+        choices=("float32", "bfloat16", "int8"),
         default="bfloat16",
-        help="of the stored parameters (default: bfloat16)",
+        help="of the stored parameters (default: bfloat16); int8 also prints each "
+        "stage's held-out loss before and after",
     )
     parser.add_argument(
         "--raw", action="store_true", help="the raw parameters instead of their EMA"
@@ -26,9 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Write model.json and one safetensors file a network."""
     del rest
-    from imagen_jax import build
+    from imagen_jax import build, export
 
     part = "params" if args.raw else "ema_params"
-    size = build.export(args.stages, args.out, dtype=args.dtype, part=part)
+    size = export.export(args.stages, args.out, dtype=args.dtype, part=part)
     print(f"{args.out}: {len(args.stages)} stages, {size / 1e6:.1f} MB")
+    if args.dtype == "int8" and build.read_config(args.stages[0]).kind == "stage":
+        for name, exact, stored in export.stored_losses(args.stages, args.out, part):
+            print(f"{name}: held-out loss {exact:.5f}, as stored {stored:.5f}")
     return 0

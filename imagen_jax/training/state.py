@@ -12,7 +12,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from imagen_jax import partitioning
-from imagen_jax.checkpoints import safetensors, store
+from imagen_jax.checkpoints import quantisation, safetensors, store
 from imagen_jax.types import Array
 
 # Parameters, batches and optimizer states are trees of arrays.
@@ -130,7 +130,7 @@ def read_source(path: str) -> dict[str, Any]:
       ValueError, checkpoints.store.CheckpointError: if it cannot be read.
     """
     if path.endswith(".safetensors"):
-        return safetensors.load(path)[0]
+        return quantisation.restore(safetensors.load(path)[0])
     folder = epath.Path(path)
     if (folder / "checkpoints").exists():
         folder = folder / "checkpoints"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imagen_jax import build
+from imagen_jax import build, export
 from imagen_jax.commands import main
 
 
@@ -31,7 +31,7 @@ def scorer(tmp_path_factory):
     lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
     assert "accuracy" in lines[-2] and "heldout_identity" in lines[-1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "SCORER_PICTURES", 70)
+        patch.setattr(export, "SCORER_PICTURES", 70)
         argv = ["export", str(folder / "run"), "--out", str(folder / "scorer")]
         assert main.main(argv) == 0
     return folder / "scorer"

@@ -1,0 +1,125 @@
+"""Trained weights out of their working directories: what `imagen-jax export` writes."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from imagen_jax import build
+from imagen_jax.cascade import cascade
+from imagen_jax.checkpoints import model_directory, store
+from imagen_jax.data import tasks
+from imagen_jax.evaluation import composition, scorer_suite
+
+SCORER_PICTURES = 5000  # held-out real ones, on which an exported scorer is measured
+LOSS_BATCH, LOSS_BATCHES = 32, 16  # held-out, to measure what storing has cost
+
+
+def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:
+    """Put trained stages and their text encoder into a model directory.
+
+    Returns:
+      Its size in bytes.
+    """
+    configs = [build.read_config(workdir) for workdir in workdirs]
+    if configs[0].kind == "scorer":
+        return export_scorer(workdirs[0], out, dtype=dtype, part=part)
+    cascade.Cascade(stages=tuple(build.make_stage(config) for config in configs))
+    pieces = configs[0].text.sentencepiece
+    trees = {"text": build.text_params(configs[0])}
+    for workdir, config in zip(workdirs, configs, strict=True):
+        if config.text.encoder != configs[0].text.encoder:
+            raise ValueError(
+                f"export: {workdir} was trained with another text encoder than "
+                f"{workdirs[0]}."
+            )
+        trees[config.name] = store.load(epath.Path(workdir) / "checkpoints", part)
+    exported = [portable(config) for config in configs]
+    size = model_directory.write(
+        out,
+        [config.to_dict() for config in exported],
+        trees,
+        dtype,
+        tasks.words(build.make_source(configs[0], "train")),
+    )
+    if pieces:
+        shutil.copyfile(build.pieces_path(pieces), pathlib.Path(out) / "spiece.model")
+    return size
+
+
+def portable(config: build.Config) -> build.Config:
+    """The config as a model directory holds it: no paths of the machine it is from."""
+    config = config.copy_and_resolve_references()
+    config.text.weights = ""
+    if config.text.sentencepiece:
+        config.text.sentencepiece = "spiece.model"
+    return config
+
+
+def stored_losses(
+    workdirs: Sequence[str], model: str, part: str
+) -> Iterator[tuple[str, float, float]]:
+    """What storing has cost: (stage, loss as trained, loss as stored), held out.
+
+    The mean over the same examples, times and noise, text encoder included.
+    """
+    for workdir in workdirs:
+        config, checkpoints = (
+            build.read_config(workdir),
+            epath.Path(workdir) / "checkpoints",
+        )
+        module, stored = build.make_stage(config), config.copy_and_resolve_references()
+        stored.text.weights = model
+        trees = (
+            (store.load(checkpoints, part), build.text_params(config)),
+            (
+                build.stage_params(build.model_folder(model), module),
+                build.text_params(stored),
+            ),
+        )
+        reader = dataclasses.replace(
+            build.make_reader(config),
+            source=build.make_source(config, "heldout"),
+            batch_size=LOSS_BATCH,
+            host_index=0,
+            host_count=1,
+        )
+        loss = jax.jit(lambda *args, m=module: jnp.mean(m.loss(*args)[0]))
+        sums = [0.0, 0.0]
+        for i in range(LOSS_BATCHES):
+            batch = reader.batch(reader.indices(0, i))
+            key = jax.random.fold_in(jax.random.key(0), i)
+            for k, (params, text) in enumerate(trees):
+                sums[k] += float(loss(key, params, text, batch))
+        yield config.name, sums[0] / LOSS_BATCHES, sums[1] / LOSS_BATCHES
+
+
+def export_scorer(workdir: str, out: str, *, dtype: str, part: str) -> int:
+    """Put a trained scorer into a directory, with its measured accuracy.
+
+    Returns:
+      Its size in bytes.
+    """
+    config = build.read_config(workdir)
+    params = store.load(epath.Path(workdir) / "checkpoints", part)
+    folder = pathlib.Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    model_directory.write_parameters(folder, "scorer", params, dtype)
+    task = build.make_detection_task(config)
+    stored = model_directory.parameters(folder, "scorer")(build.shapes_of(task.init))
+    report = scorer_suite.run(composition.Scorer(task, stored), SCORER_PICTURES)
+    description = {
+        "config": {
+            "network": config.network.to_dict(),
+            "stage": config.stage.to_dict(),
+        },
+        "names": build.scorer_names(),
+        "accuracy": report.counts,
+    }
+    (folder / "scorer.json").write_text(json.dumps(description) + "\n")
+    return sum(f.stat().st_size for f in folder.iterdir())
