@@ -65,7 +65,8 @@ def interval(right: int, drawn: int) -> tuple[float, float]:
     middle = p + z * z / (2 * drawn)
     half = z * math.sqrt(p * (1 - p) / drawn + z * z / (4 * drawn * drawn))
     scale = 1 + z * z / drawn
-    return (middle - half) / scale, (middle + half) / scale
+    # Both ends are exact for none and all, but for rounding.
+    return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
 
 
 def shapes(

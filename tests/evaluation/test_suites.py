@@ -34,6 +34,14 @@ def test_empty_pictures_are_failures_that_are_shown():
     assert "held-out" in str(report)
 
 
+def test_an_interval_never_leaves_what_a_share_can_be():
+    for drawn in range(1, 200):
+        low, _ = suites.interval(0, drawn)
+        _, high = suites.interval(drawn, drawn)
+        assert (low, high) == (pytest.approx(0.0, abs=1e-12), pytest.approx(1.0))
+        assert low >= 0.0 and high <= 1.0 and f"{low:.1%}" == "0.0%"
+
+
 def test_the_interval_holds_the_share_and_narrows():
     few, many = suites.interval(8, 10), suites.interval(800, 1000)
     assert few[0] < 0.8 < few[1] and many[0] < 0.8 < many[1]
