@@ -1,13 +1,13 @@
 """The base of the emoji cascade, trained further from the weights of `emoji/base`.
 
-The weights of 2,591 steps come with the repository, with their text encoder.
+Goes on from a finished run of `emoji/base`, with its text encoder.
 
 Expected: not measured yet.
 Cost: 1,000 steps in 6 to 16 minutes on two CPU cores, by machine.
 Command:
   imagen-jax train --config emoji/base_longer --workdir runs/base_longer \\
-    --init_from imagen_jax/published/emoji_base/base.safetensors \\
-    --config.text.weights=emoji_base
+    --init_from runs/base \\
+    --config.text.weights=runs/text
 """
 
 from typing import Any

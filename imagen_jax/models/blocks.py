@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from imagen_jax.models import attention as attention_lib
-from imagen_jax.models import layers
+from imagen_jax.models import embeddings, layers
 from imagen_jax.types import Array
 
 REMAT = ("none", "block")
@@ -171,32 +171,42 @@ class FeedForward(nn.Module):
     """A gated two-layer network at every position, added to its input.
 
     The paper's blocks have none; transformers follow attention with one (the gate:
-    Shazeer 2020, SwiGLU; in the U-Net's deepest levels: Hoogeboom et al. 2023). It
-    joins what a position read from the text with where it stands. The last layer
-    starts at zero.
+    Shazeer 2020, SwiGLU; in a U-Net's deepest levels: Hoogeboom et al. 2023; scaled and
+    shifted by the embedding: Peebles & Xie 2023). The last layer starts at zero.
 
     Attributes:
       hidden: width between the two layers.
+      positions: "none" or "coordinates", projected and added to what is gated.
       residual_scaling: divide the sum by sqrt(2).
       dtype: of activations.
     """
 
     hidden: int
+    positions: str = "none"
     residual_scaling: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
-        """[B, H, W, C] -> [B, H, W, C]."""
+    def __call__(self, x, emb=None):
+        """[B, H, W, C] and embedding [B, E] or None -> [B, H, W, C]."""
         channels = x.shape[-1]
         groups = layers.groups(channels)
         h = layers.GroupNorm(groups, name="norm", dtype=self.dtype)(x)
+        if emb is not None:
+            h = ScaleShift(self.dtype, name="embedding")(h, emb)
 
         def dense(features, axes, name, **options):
             return layers.Dense(features, axes, name=name, dtype=self.dtype, **options)
 
         gate = dense(self.hidden, ("embed", "mlp"), "gate")(h)
-        h = nn.silu(gate) * dense(self.hidden, ("embed", "mlp"), "value")(h)
+        value = dense(self.hidden, ("embed", "mlp"), "value")(h)
+        if self.positions == "coordinates":
+            places = embeddings.coordinates(x.shape[1], x.shape[2])
+            places = places.reshape(1, x.shape[1], x.shape[2], -1)
+            value += dense(self.hidden, (None, "mlp"), "positions", use_bias=False)(
+                places
+            )
+        h = nn.silu(gate) * value
         h = dense(channels, ("mlp", "embed"), "out", kernel_init=layers.zeros_init)(h)
         return layers.constrain_image(layers.residual(x, h, self.residual_scaling))
 

@@ -77,7 +77,7 @@ class Level(nn.Module):
             if self.attend:
                 x = self._attention(f"attention_{i}")(x, text, mask)
                 if self.feed_forward:
-                    x = self._feed_forward(f"feed_forward_{i}")(x)
+                    x = self._feed_forward(f"feed_forward_{i}")(x, emb)
             states.append(x)
         if self.resample != "none":
             x = self._res(f"{self.resample}sample", resample=self.resample)(x, emb)
@@ -108,6 +108,7 @@ class Level(nn.Module):
     def _feed_forward(self, name: str):
         return blocks.rematerialised(blocks.FeedForward, self.remat)(
             self.feed_forward * self.channels,
+            positions=self.positions,
             residual_scaling=self.residual_scaling,
             dtype=self.dtype,
             name=name,

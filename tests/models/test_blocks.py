@@ -108,6 +108,22 @@ def test_a_feed_forward_is_gated_and_starts_as_nothing(scaling, x, randomised, r
     )
 
 
+def test_a_feed_forward_joins_the_embedding_with_the_place(x, emb, randomised, run):
+    module = blocks.FeedForward(24, positions="coordinates")
+    same = jnp.ones_like(x)  # after the norm nothing tells one position from another
+    params = randomised(module, same, emb)
+    one, other = run(module, params, same, emb), run(module, params, same, -emb)
+    change = one - other
+    assert np.abs(change).max() > 1e-2
+    assert np.abs(change - change[:, :1, :1]).max() > 1e-2
+    blind = run(blocks.FeedForward(24), without(params, "positions"), same, emb)
+    np.testing.assert_allclose(blind, blind[:, :1, :1] + 0 * blind, rtol=1e-5)
+
+
+def without(params, name):
+    return {"params": {k: v for k, v in params["params"].items() if k != name}}
+
+
 def test_the_embedding_scales_and_shifts(x, run):
     module = blocks.ScaleShift()
     emb = jnp.array([[1.0], [0.0]])
