@@ -40,10 +40,10 @@ PARAPHRASED = 0.5
 OVERLAPPING = 0.25
 # How many of the scorer's training scenes have an object that is half another.
 SPOILED = 0.15
-# Layouts are in eighths of the picture's side, whole pixels of a 16 px picture. A claim
-# has one layout, but for pairs without a relation and overlaps: what a caption leaves
-# open, no network can learn, and until noise is low enough to see where an object
-# stands, nothing of its looks either.
+# Objects stand on a lattice: corners and sides are whole eighths of the picture. A
+# claim has one layout, but for pairs without a relation and overlaps: what a caption
+# leaves open, no network can learn, and until noise is low enough to see where an
+# object stands, nothing of its looks either.
 LATTICE = 8
 # Sides of an object, in cells of the lattice.
 SINGLE_SIDE = {"": 5, "big": 7, "small": 3}
@@ -102,7 +102,7 @@ def is_heldout(kind: str, claim: Claim) -> bool:
     return order.fraction(f"emoji: {kind} {key}") < HELDOUT
 
 
-def at(name: str, left: float, top: float, side: int) -> Placed:
+def at(name: str, left: int, top: int, side: int) -> Placed:
     """Place an object by its corner and side in cells."""
     return Placed(
         name, (left + side / 2) / LATTICE, (top + side / 2) / LATTICE, side / LATTICE
@@ -112,12 +112,13 @@ def at(name: str, left: float, top: float, side: int) -> Placed:
 def in_row(named: list[str], sides: list[int], horizontal: bool, gap: int):
     """Place objects in the middle of the picture along one axis, in order.
 
-    `gap` cells lie between them; below 0 each reaches over the next by so many.
+    `gap` cells lie between them; below 0 each reaches over the next by so many. Half
+    cells are rounded down.
     """
-    along = (LATTICE - sum(sides) - gap * (len(sides) - 1)) / 2
+    along = (LATTICE - sum(sides) - gap * (len(sides) - 1)) // 2
     placed = []
     for name, side in zip(named, sides, strict=True):
-        across = (LATTICE - side) / 2
+        across = (LATTICE - side) // 2
         left, top = (along, across) if horizontal else (across, along)
         placed.append(at(name, left, top, side))
         along += side + gap
@@ -126,11 +127,10 @@ def in_row(named: list[str], sides: list[int], horizontal: bool, gap: int):
 
 def in_grid(name: str, number: int) -> tuple[Placed, ...]:
     """Place three or four equal objects in two rows; three stand as a pyramid."""
-    half, side = LATTICE / 2, COUNT_SIDE
-    rows = ((half / 2,), (0, half)) if number == 3 else ((0, half),) * 2
-    edge = (half - side) / 2
+    half = LATTICE // 2
+    rows = ((half // 2,), (0, half)) if number == 3 else ((0, half),) * 2
     return tuple(
-        at(name, left + edge, top + edge, side)
+        at(name, left, top, COUNT_SIDE)
         for row, top in zip(rows, (0, half), strict=True)
         for left in row
     )
