@@ -1,8 +1,10 @@
 """The text encoder of the shipped cascade: word pieces of the package's own captions.
 
-Pretrained on captions alone, to find which of 128 says the same in other words, then
-frozen. Expected: loss 0.012 after 400 steps.
-Cost: 3 minutes on two slow CPU cores.
+Pretrained to find which of 128 captions says the same in other words, and to know how
+the things that a caption names look and where they stand; then frozen.
+Expected: loss 3.4 after 100 steps, 1.2 after 200, 0.73 after 400, 0.54 after 800;
+`layout` 0.50 of which 0.26 is what captions leave open, `looks` 0.025.
+Cost: 6 minutes on two slow CPU cores.
 Command:
   imagen-jax train --config emoji/text --workdir runs/text
 """
@@ -23,9 +25,9 @@ def get_config() -> Any:
     c.text.encoder.d_model = 256
     c.text.encoder.num_layers = 2
     c.pretraining = ml_collections.ConfigDict(
-        {"objective": "contrastive", "temperature": 0.07}
+        {"objective": "contrastive", "temperature": 0.07, "grounding": 1.0}
     )
     c.data.task = "reworded_emoji"
     c.data.batch_size = 128
-    c.training.steps = 400
+    c.training.steps = 800
     return c

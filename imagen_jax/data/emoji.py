@@ -45,6 +45,8 @@ SPOILED = 0.15
 # leaves open, no network can learn, and until noise is low enough to see where an
 # object stands, nothing of its looks either.
 LATTICE = 8
+# How many of its principal coordinates tell an object in a layout.
+GROUNDED = 16
 # Sides of an object, in cells of the lattice.
 SINGLE_SIDE = {"": 5, "big": 7, "small": 3}
 PAIR_SIDE = {"": 3, "big": 5, "small": 3}
@@ -235,6 +237,26 @@ def labels(scene: Scene) -> dict[str, np.ndarray]:
         row[:] = (names.index(name) if name in names else len(names), *where)
     ground = list(BACKGROUNDS).index(scene.background)
     return {"objects": objects, "background": np.array(ground, np.int32)}
+
+
+def grounding(scene: Scene) -> dict[str, np.ndarray]:
+    """Return how the named things look and where, for text pretraining.
+
+    "looks" float32 [K] is the sum of the things' looks, "layout" float32 [J, 64] that
+    of each object's first J looks in the cells that it covers.
+    """
+    names, looks = sprites.names(), sprites.looks()
+    layout = np.zeros((GROUNDED, LATTICE, LATTICE), np.float32)
+    for name, x, y, side in scene.placed:
+        left, top = (round(LATTICE * (at - side / 2)) for at in (x, y))
+        cells = round(LATTICE * side)
+        where = np.s_[:, top : top + cells, left : left + cells]
+        layout[where] += looks[names.index(name), :GROUNDED, None, None]
+    things = [names.index(thing.name) for thing in scene.claim.things]
+    return {
+        "looks": looks[things].sum(0),
+        "layout": layout.reshape(GROUNDED, LATTICE**2),
+    }
 
 
 def caption(scene: Scene) -> str:

@@ -205,9 +205,13 @@ def labelled_emoji(split: str = "train") -> Task:
 
 
 def reworded_emoji(split: str = "train") -> Task:
-    """Two captions of each emoji scene, for text pretraining; no pictures."""
+    """Two captions of each emoji scene and what they show, for text pretraining."""
     return dataclasses.replace(
-        emoji_task(split), name="reworded_emoji", render=None, reworded=emoji.reworded
+        emoji_task(split),
+        name="reworded_emoji",
+        render=None,
+        labels=emoji.grounding,
+        reworded=emoji.reworded,
     )
 
 

@@ -225,6 +225,8 @@ class Blocks(nn.Module):
         before them.
       residual_scaling: divide residual sums by sqrt(2).
       positions: in attention, "none" or "coordinates".
+      feed_forward: hidden width, in units of `channels`, of a gated network after the
+        attention; 0 is none.
       dropout: rate inside ResNet blocks.
       remat: "none" or "block".
       dtype: of activations.
@@ -237,6 +239,7 @@ class Blocks(nn.Module):
     combine: str = "resblock"
     residual_scaling: bool = True
     positions: str = "none"
+    feed_forward: int = 0
     dropout: float = 0.0
     remat: str = "none"
     dtype: DTypeLike = jnp.float32
@@ -265,6 +268,14 @@ class Blocks(nn.Module):
                 dtype=self.dtype,
                 name="attention",
             )(x, text, mask)
+        if self.attention != "none" and self.feed_forward:
+            x = rematerialised(FeedForward, self.remat)(
+                self.feed_forward * self.channels,
+                positions=self.positions,
+                residual_scaling=self.residual_scaling,
+                dtype=self.dtype,
+                name="feed_forward",
+            )(x, emb)
         return x
 
 

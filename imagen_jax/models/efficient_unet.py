@@ -66,6 +66,9 @@ class EfficientUNet(nn.Module):
         them at the head; 1 is the paper.
       positions: in attention: "none" (the paper) or "coordinates", which ties the
         network to whole pictures: not for training on crops.
+      feed_forward: of each level, hidden width, in units of its width, of a gated
+        network at each position after attention; 0 is none (the paper). One number,
+        or one for each level.
       dropout: rate inside blocks; acts where a "dropout" stream is given.
       remat: "none", or "block" to compute each block again in the backward pass.
       dtype: of activations; parameters, norm statistics, softmax and the result are
@@ -92,6 +95,7 @@ class EfficientUNet(nn.Module):
     out_channels: int = 3
     space_to_depth: int = 1
     positions: str = "none"
+    feed_forward: int | tuple[int, ...] = 0
     dropout: float = 0.0
     remat: str = "none"
     dtype: DTypeLike = jnp.float32
@@ -99,8 +103,10 @@ class EfficientUNet(nn.Module):
     def __post_init__(self):
         super().__post_init__()
         levels = len(self.channels)
-        for name in ("num_res_blocks", "strides", "attention"):
+        for name in ("num_res_blocks", "strides", "attention", "feed_forward"):
             value = getattr(self, name)
+            if name == "feed_forward" and isinstance(value, int):
+                continue
             if len(value) != levels:
                 raise ValueError(
                     f"EfficientUNet: {name} must have one entry for each of the "
@@ -152,10 +158,15 @@ class EfficientUNet(nn.Module):
             "combine": self.combine,
             "residual_scaling": self.residual_scaling,
             "positions": self.positions,
+            "feed_forward": self._feed_forward(level),
             "dropout": self.dropout,
             "remat": self.remat,
             "dtype": self.dtype,
         }
+
+    def _feed_forward(self, level: int) -> int:
+        wide = self.feed_forward
+        return wide if isinstance(wide, int) else wide[level]
 
     def _merge(self, x, skip, merge: str):
         scale = 0.5**0.5 if self.skip_scaling else 1.0

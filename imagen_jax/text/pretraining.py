@@ -1,4 +1,4 @@
-"""Pretraining of a text encoder on text alone: two objectives.
+"""Pretraining of a text encoder: two objectives.
 
 Imagen's encoder has learned from text only and stays frozen (Saharia et al. 2022,
 section 2.1). T5 learned by span corruption with a decoder; these encoders have none.
@@ -13,6 +13,10 @@ and after its own, which asks each token to know its role in the sentence.
 says then fills the embeddings evenly, where a network that learns from few pictures
 finds it soon; under masked tokens a few directions, which tell where in a sentence a
 word stands, are a hundred times larger than those that tell one object from another.
+It may also be asked how the things that a text names look and where they stand, which
+encoders that learn from pictures know (CLIP, the paper's other choice): what objects
+share is then learned once and not once for each, by a network far smaller than the one
+that draws.
 """
 
 import dataclasses
@@ -90,16 +94,27 @@ class ContrastiveTask:
     """Which text of the batch says the same; parameters are `params["encoder"]`.
 
     As SimCSE with two wordings as the pair (Gao et al. 2021, eq. 1), both ways round.
+    With `grounding`, also how the named things look and where they stand: the first
+    channels of the tokens, summed over the text, are to be the sum of the things'
+    looks, and the sum of outer products of each token's first looks and its next
+    channels, one a cell of the picture, that of the things' looks and the cells that
+    they cover. So every thing is found in the tokens that name it, with its place.
 
     Attributes:
       encoder: the network to pretrain.
       temperature: cosines are divided by it.
+      grounding: weight of both mean squared errors; 0 is off.
     """
 
     encoder: t5.T5Encoder
     temperature: float = 0.07
+    grounding: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.grounding < 0:
+            raise ValueError(
+                f"ContrastiveTask: grounding must be >= 0, got {self.grounding}."
+            )
         if self.temperature <= 0:
             raise ValueError(
                 "ContrastiveTask: temperature must be positive, got "
@@ -116,7 +131,10 @@ class ContrastiveTask:
     ) -> tuple[Array, dict[str, Array]]:
         """Per-example losses [B] in nats, and the share of pairs found.
 
-        The batch, [B, L] each: "tokens", "mask", "reworded_tokens", "reworded_mask".
+        The batch, [B, L] each: "tokens", "mask", "reworded_tokens", "reworded_mask";
+        with `grounding` also "looks" [B, K] and "layout" [B, J, cells], J <= K and
+        K + cells at most the encoder's width; the metrics `looks` and `layout` are
+        their mean squared errors.
         """
         del key, frozen
         ids = jnp.concatenate([batch["tokens"], batch["reworded_tokens"]])
@@ -127,8 +145,37 @@ class ContrastiveTask:
         pairs = jnp.arange(len(logits))
         there, right = _score(logits, pairs)
         back, right_back = _score(logits.T, pairs)
-        found = (jnp.mean(right) + jnp.mean(right_back)) / 2
-        return (there + back) / 2, {"found": found}
+        losses = (there + back) / 2
+        metrics = {"found": (jnp.mean(right) + jnp.mean(right_back)) / 2}
+        if self.grounding:
+            values = jnp.where(mask[..., None], cast("Array", tokens), 0.0)
+            errors = grounding_errors(values, batch["looks"], batch["layout"])
+            for name, error in errors.items():
+                losses = losses + self.grounding * error
+                metrics[name] = error.mean()
+        return losses, metrics
+
+
+@typechecked
+def grounding_errors(
+    tokens: Float[Array, "N L D"],
+    looks: Float[Array, "B K"],
+    layout: Float[Array, "B J C"],
+) -> dict[str, Array]:
+    """Mean squared errors [B] of both; N = 2 B, the two wordings of each text."""
+    size, (first, cells) = looks.shape[1], layout.shape[1:]
+    if size + cells > tokens.shape[-1]:
+        raise ValueError(
+            f"ContrastiveTask: grounding takes {size} + {cells} channels of the "
+            f"encoder, which has {tokens.shape[-1]}. Change config.text.encoder."
+        )
+    pairs = tokens.reshape(2, -1, *tokens.shape[1:])
+    look, where = pairs[..., :size], pairs[..., size : size + cells]
+    placed = jnp.einsum("wblj,wblc->wbjc", look[..., :first], where)
+    return {
+        "looks": jnp.mean((look.sum(2) - looks[None]) ** 2, axis=(0, 2)),
+        "layout": jnp.mean((placed - layout[None]) ** 2, axis=(0, 2, 3)),
+    }
 
 
 @typechecked

@@ -347,6 +347,38 @@ def test_labels_are_what_was_placed():
             np.testing.assert_allclose(row[1:], placed[1:], rtol=1e-6)
 
 
+def test_grounding_says_what_is_named_and_where_it_stands():
+    looks = sprites.looks()
+    assert looks.shape == (len(sprites.names()), sprites.LOOKS)
+    np.testing.assert_allclose(looks.mean(0), 0.0, atol=1e-5)
+    np.testing.assert_allclose((looks**2).mean(), 1.0, rtol=1e-5)
+    # They are linear in the pixels and leave out little.
+    tiles = [
+        sprites.cut(name, 8.0, 8.0, 16.0, (0, 0, 16, 16)) for name in sprites.names()
+    ]
+    flat = np.stack(tiles).reshape(len(tiles), -1).astype(float)
+    flat -= flat.mean(0)
+    fit, *_ = np.linalg.lstsq(looks, flat, rcond=None)
+    assert ((flat - looks @ fit) ** 2).sum() < 0.03 * (flat**2).sum()
+    scenes = [emoji.scene(0, index) for index in range(40)]
+    for scene in scenes:
+        # Three stars look like one; of a pair, each is there once.
+        named = {placed.name for placed in scene.placed}
+        expected = sum(looks[sprites.names().index(name)] for name in named)
+        told = emoji.grounding(scene)
+        np.testing.assert_allclose(told["looks"], expected, atol=1e-5)
+        # Where boxes overlap, looks add up.
+        layout = np.zeros((emoji.GROUNDED, 8, 8))
+        centres = (np.arange(8) + 0.5) / 8
+        for name, x, y, side in scene.placed:
+            inside = (abs(centres[:, None] - y) < side / 2) & (
+                abs(centres - x) < side / 2
+            )
+            look = looks[sprites.names().index(name), : emoji.GROUNDED]
+            layout += look[:, None, None] * inside
+        np.testing.assert_allclose(told["layout"], layout.reshape(-1, 64), atol=1e-5)
+
+
 def test_spoiled_objects_are_half_another_and_only_in_training():
     spoiled = [emoji.spoiled_scene(0, i) for i in range(2000)]
     some = [s for s in spoiled if any("|" in p.name for p in s.placed)]

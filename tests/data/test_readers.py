@@ -77,7 +77,14 @@ def test_text_only_sources_give_no_image():
 def test_reworded_sources_say_everything_twice():
     reader = make(source=tasks.by_name("reworded_emoji"), batch_size=40)
     batch = take(reader, 1)[0]
-    assert set(batch) == {"tokens", "mask", "reworded_tokens", "reworded_mask"}
+    assert set(batch) == {
+        "tokens",
+        "mask",
+        "reworded_tokens",
+        "reworded_mask",
+        "looks",
+        "layout",
+    }
     texts, others = (
         tokenizer.ByteTokenizer().decode(batch[name])
         for name in ("tokens", "reworded_tokens")

@@ -37,6 +37,22 @@ def test_a_new_network_gives_zero(z, make_cond, initialised, run):
     assert np.all(y == 0)
 
 
+def test_feed_forwards_follow_attention(z, make_cond):
+    net = tiny(attention=("text", "self"), feed_forward=(3, 2))
+    cond = make_cond(8, 8, planes=True)
+    params = jax.eval_shape(net.init, jax.random.key(0), z, T, cond)["params"]
+    hidden = {
+        level: params[level]["feed_forward"]["gate"]["kernel"].unbox().shape
+        for level in ("down_0", "up_0", "down_1", "up_1")
+    }
+    assert hidden == {
+        **dict.fromkeys(("down_0", "up_0"), (8, 24)),
+        **dict.fromkeys(("down_1", "up_1"), (16, 32)),
+    }
+    with pytest.raises(ValueError, match="feed_forward must have one entry for each"):
+        tiny(feed_forward=(1,))
+
+
 @pytest.mark.parametrize("kind", ["self", "text"])
 def test_every_condition_reaches_the_output(kind, z, make_cond, randomised, run):
     net = tiny(attention=("none", kind))

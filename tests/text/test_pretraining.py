@@ -1,3 +1,5 @@
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -224,6 +226,42 @@ def test_contrast_training_finds_what_says_the_same():
     (trained, _), losses = train(nn.unbox(task.init(KEY)))
     assert task.loss(KEY, trained, None, batch)[1]["found"] == 1.0
     assert losses[-1] < losses[0] / 4
+
+
+def test_grounding_is_the_error_of_looks_and_of_where_they_are():
+    plain = pretraining.ContrastiveTask(encoder=ENCODER)
+    task = dataclasses.replace(plain, grounding=2.0)
+    params = nn.unbox(task.init(KEY))
+    batch = pairs_of(["a cat", "two red dogs"], ["one cat", "2 dogs"])
+    draw = np.random.default_rng(0).normal
+    looks = draw(size=(2, 5)).astype(np.float32)
+    layout = draw(size=(2, 3, 4)).astype(np.float32)
+    told = {**batch, "looks": looks, "layout": layout}
+    losses, metrics = jax.jit(task.loss)(KEY, params, None, told)
+    of_looks, of_layout = [], []
+    for prefix in ("", "reworded_"):
+        ids, mask = batch[f"{prefix}tokens"], np.array(batch[f"{prefix}mask"])
+        values = np.array(ENCODER.apply({"params": params["encoder"]}, ids, mask))
+        look, where = np.zeros((2, 5)), np.zeros((2, 3, 4))
+        for text, place in zip(*np.nonzero(mask), strict=True):
+            token = values[text, place]
+            look[text] += token[:5]
+            where[text] += np.outer(token[:3], token[5:9])
+        of_looks.append(((look - looks) ** 2).mean(1))
+        of_layout.append(((where - layout) ** 2).mean((1, 2)))
+    errors = np.sum(of_looks, axis=0) + np.sum(of_layout, axis=0)
+    expected = plain.loss(KEY, params, None, batch)[0] + errors
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["looks"], np.mean(of_looks), rtol=1e-5)
+    np.testing.assert_allclose(metrics["layout"], np.mean(of_layout), rtol=1e-5)
+
+
+def test_impossible_grounding_is_refused():
+    with pytest.raises(ValueError, match="grounding must be >= 0"):
+        pretraining.ContrastiveTask(encoder=ENCODER, grounding=-1.0)
+    tokens = jnp.zeros((4, 3, 8))
+    with pytest.raises(ValueError, match="takes 5 \\+ 4 channels"):
+        pretraining.grounding_errors(tokens, jnp.zeros((2, 5)), jnp.zeros((2, 3, 4)))
 
 
 def test_a_text_without_tokens_has_no_direction():
