@@ -24,8 +24,9 @@ def get_config() -> Any:
     c.network.num_res_blocks = (1, 2)
     c.network.attention = ("none", "text")
     c.network.positions = "none"
+    c.network.feed_forward = 0
     c.data.crop = 64
-    c.training.steps = 2000
+    c.training.steps = 1500
     c.training.sample_every = 1000
     c.training.sample_num = 8
     c.sampling.steps = 8

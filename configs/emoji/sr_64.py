@@ -30,6 +30,7 @@ def get_config() -> Any:
             "attention": ("text", "self"),
             "heads": 4,
             "positions": "coordinates",
+            "feed_forward": 4,
             "space_to_depth": 4,
             "dtype": "float32",
         }
@@ -44,8 +45,8 @@ def get_config() -> Any:
     # Sampling uses 0.1; where hardly anything is left of the low-resolution picture,
     # this stage would have to learn the base's work.
     c.diffusion.aug_max = 0.5
-    c.data.batch_size = 32
-    c.training.steps = 2500
+    c.data.batch_size = 16
+    c.training.steps = 2000
     c.optimizer.peak_lr = 1e-3
     c.training.ema_decay = 0.998
     c.training.sample_every = 1000
