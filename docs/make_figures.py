@@ -97,7 +97,7 @@ def runs(folders: list[pathlib.Path]) -> None:
         sheets = sorted((folder / "samples").glob("*.png"))
         if sheets:
             pictures = [np.asarray(Image.open(p).convert("RGB")) for p in sheets]
-            joined = np.concatenate(pictures)
+            joined = np.concatenate(pictures, axis=1)
             save(Image.fromarray(joined), f"run_{config['name']}")
     figure.tight_layout()
     figure.savefig(IMAGES / "losses.png", dpi=80)

