@@ -1,13 +1,13 @@
 """The base of the emoji cascade, trained further from the weights of `emoji/base`.
 
-Goes on from a finished run of `emoji/base`, with its text encoder.
+Goes on from the released weights and their text encoder; a run of `emoji/base` will do.
 
 Expected: not measured yet.
 Cost: 1,000 steps in 6 to 16 minutes on two CPU cores, by machine.
 Command:
   imagen-jax train --config emoji/base_longer --workdir runs/base_longer \\
-    --init_from runs/base \\
-    --config.text.weights=runs/text
+    --init_from imagen_jax/published/emoji/base.safetensors \\
+    --config.text.weights=emoji
 """
 
 from typing import Any

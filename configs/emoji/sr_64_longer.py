@@ -4,7 +4,8 @@ Expected: not measured yet.
 Cost: as `emoji/sr_64`.
 Command:
   imagen-jax train --config emoji/sr_64_longer --workdir runs/sr_64_longer \\
-    --init_from runs/sr_64 --config.text.weights=runs/text
+    --init_from imagen_jax/published/emoji/sr_64.safetensors \\
+    --config.text.weights=emoji
 """
 
 from typing import Any

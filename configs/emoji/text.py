@@ -2,8 +2,8 @@
 
 Pretrained to find which of 128 captions says the same in other words, and to know how
 the things that a caption names look and where they stand; then frozen.
-Expected: loss 3.4 after 100 steps, 1.2 after 200, 0.73 after 400, 0.54 after 800;
-`layout` 0.50 of which 0.26 is what captions leave open, `looks` 0.025.
+Expected: loss 3.4 after 100 steps, 1.2 after 200, 0.73 after 400, 0.54 after 800,
+of which `layout` is 0.50 and `looks` 0.025.
 Cost: 6 minutes on two slow CPU cores.
 Command:
   imagen-jax train --config emoji/text --workdir runs/text
