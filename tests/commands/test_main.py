@@ -93,8 +93,9 @@ def test_sample_writes_every_stage_a_sheet_and_the_settings(capsys, tmp_path):
     again = tmp_path / "again"
     run(capsys, "sample", "two dogs", "--num", 1, "--steps", 2, "--seed", 3,
         "--out", again)  # fmt: skip
-    first = np.asarray(Image.open(next(tmp_path.glob("002_*_32.png"))), int)
-    same = np.asarray(Image.open(next(again.glob("000_*_32.png"))), int)
+    (first,) = tmp_path.glob(f"002_{names[0]}_*.png")
+    (same,) = again.glob(f"000_{names[0]}_*.png")
+    first, same = (np.asarray(Image.open(path), int) for path in (first, same))
     assert np.abs(first - same).max() <= 1
 
 
