@@ -119,3 +119,41 @@ class Attention(nn.Module):
         p = self._split(p[None], parts)
         p = jnp.pad(p, ((0, 0),) * 3 + ((0, h.shape[3] - parts), (0, 0)))
         return h + p
+
+
+class TextMap(nn.Module):
+    """What the text says about each position, the noisy image unseen.
+
+    Attention whose queries are the coordinates alone: text that tells where things
+    stand meets the positions at full width, and a sampling loop computes it once.
+    Without text the map is zero.
+
+    Attributes:
+      width: of the result, all heads together.
+      heads: number of heads.
+      dtype: of the result.
+    """
+
+    width: int
+    heads: int = 4
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, text, mask, height: int, width: int):
+        """Text [B, L, D], mask [B, L] or None -> [B, height, width, self.width]."""
+
+        def dense(features, axes, name, **options):
+            return layers.Dense(features, axes, name=name, dtype=self.dtype, **options)
+
+        batch, length, _ = text.shape
+        size = self.width // self.heads
+        t = layers.LayerNorm(name="text_norm", dtype=self.dtype)(text)
+        t = dense(2 * self.width, ("embed", "joined_kv"), "text_kv")(t)
+        t = t.reshape(batch, length, self.heads, 2, size)
+        t = layers.constrain(t, "batch", None, "act_heads", None, None)
+        places = embeddings.coordinates(height, width)
+        q = dense(self.width, (None, "joined_kv"), "query")(places)
+        q = q.reshape(1, height * width, self.heads, size)
+        q = jnp.broadcast_to(q, (batch, *q.shape[1:]))
+        h = attend(q, t[:, :, :, 0], t[:, :, :, 1], mask)
+        return layers.constrain_image(h.reshape(batch, height, width, self.width))

@@ -172,7 +172,8 @@ class FeedForward(nn.Module):
 
     The paper's blocks have none; transformers follow attention with one (the gate:
     Shazeer 2020, SwiGLU; in a U-Net's deepest levels: Hoogeboom et al. 2023; scaled and
-    shifted by the embedding: Peebles & Xie 2023). The last layer starts at zero.
+    shifted by the embedding: Peebles & Xie 2023). The last layer starts at zero. A map
+    of what the text says about each position is joined to what both layers read.
 
     Attributes:
       hidden: width between the two layers.
@@ -187,13 +188,15 @@ class FeedForward(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, emb=None):
-        """[B, H, W, C] and embedding [B, E] or None -> [B, H, W, C]."""
+    def __call__(self, x, emb=None, text_map=None):
+        """[B, H, W, C], embedding [B, E], map [B, H, W, M] or None -> [B, H, W, C]."""
         channels = x.shape[-1]
         groups = layers.groups(channels)
         h = layers.GroupNorm(groups, name="norm", dtype=self.dtype)(x)
         if emb is not None:
             h = ScaleShift(self.dtype, name="embedding")(h, emb)
+        if text_map is not None:
+            h = jnp.concatenate([h, text_map], axis=-1)
 
         def dense(features, axes, name, **options):
             return layers.Dense(features, axes, name=name, dtype=self.dtype, **options)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from imagen_jax.conditioning import Conditioning
-from imagen_jax.models import attention, blocks, embeddings
+from imagen_jax.models import attention, blocks, embeddings, layers
 from imagen_jax.types import Array
 
 # Fields of the paper's sizes. Paper silent: the width at which the tokens enter. With
@@ -61,11 +61,11 @@ class Level(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, emb, text=None, mask=None, skips: tuple = ()):
+    def __call__(self, x, emb, text=None, mask=None, text_map=None, skips: tuple = ()):
         """[B, H, W, C] -> the result and the states after every step.
 
-        `skips` are joined to the inputs of the blocks, the last one first; without
-        skips nothing is joined.
+        `text_map` [B, H, W, M] reaches the feed-forward networks. `skips` are joined to
+        the inputs of the blocks, the last one first; without skips nothing is joined.
         """
         states = []
         waiting = list(skips)
@@ -77,7 +77,7 @@ class Level(nn.Module):
             if self.attend:
                 x = self._attention(f"attention_{i}")(x, text, mask)
                 if self.feed_forward:
-                    x = self._feed_forward(f"feed_forward_{i}")(x, emb)
+                    x = self._feed_forward(f"feed_forward_{i}")(x, emb, text_map)
             states.append(x)
         if self.resample != "none":
             x = self._res(f"{self.resample}sample", resample=self.resample)(x, emb)
@@ -134,6 +134,9 @@ class UNet(nn.Module):
       feed_forward: of each level, hidden width, in units of its width, of a gated
         network at each position after every attention; 0 is none (the paper). One
         number, or one for each level.
+      text_map: width of a map of what the text says about each position
+        (`attention.TextMap`), made at the first level and read by every feed-forward
+        network; 0 is none (the paper).
       residual_scaling: divide residual sums by sqrt(2).
       skip_scaling: divide skip connections by sqrt(2).
       dropout: rate inside blocks; acts where a "dropout" stream is given.
@@ -152,6 +155,7 @@ class UNet(nn.Module):
     space_to_depth: int = 1
     positions: str = "none"
     feed_forward: int | tuple[int, ...] = 0
+    text_map: int = 0
     residual_scaling: bool = False
     skip_scaling: bool = False
     dropout: float = 0.0
@@ -179,6 +183,11 @@ class UNet(nn.Module):
                     f"UNet: the width {width} of level {level} must be a multiple of "
                     f"head_dim {self.head_dim}."
                 )
+        if self.text_map and not any(map(self._feed_forward, range(levels))):
+            raise ValueError(
+                f"UNet: text_map = {self.text_map} is read by feed-forward networks; "
+                "set feed_forward, or text_map to 0."
+            )
         if self.positions not in attention.POSITIONS:
             raise ValueError(
                 f"UNet: positions must be one of {attention.POSITIONS}, got "
@@ -215,6 +224,18 @@ class UNet(nn.Module):
             name=name,
         )
 
+    def _text_maps(self, text, mask, x):
+        """The map of each level, coarser ones averaged; None each without text."""
+        maps = [None] * len(self.channel_mult)
+        if not self.text_map or text is None:
+            return maps
+        maps[0] = attention.TextMap(self.text_map, dtype=self.dtype, name="text_map")(
+            text, mask, *x.shape[1:3]
+        )
+        for i in range(1, len(maps)):
+            maps[i] = layers.average_pool(maps[i - 1])
+        return maps
+
     @nn.compact
     def __call__(self, z: Array, noise_input: Array, cond: Conditioning) -> Array:
         """Noisy image [B, H, W, C] and noise input [B] in [0, 1] -> [B, H, W, out].
@@ -231,27 +252,28 @@ class UNet(nn.Module):
         emb = embeddings.ConditionEmbedding(
             self.channels, 4 * self.channels, self.dtype, name="embedding"
         )(noise_input, cond, text)
-        told = (emb, text, mask)
         x = blocks.Stem(self.channels, self.space_to_depth, self.dtype, name="stem")(
             z, cond.planes
         )
 
         last = len(self.channel_mult) - 1
+        maps = self._text_maps(text, mask, x)
+        told = [(emb, text, mask, text_map) for text_map in maps]
         skips = [x]
         for i in range(last + 1):
             attend, end = i in self.attention_levels, "down" if i < last else "none"
             level = self._level(i, self._res_blocks(i), attend, end, f"down_{i}")
-            x, states = level(x, *told)
+            x, states = level(x, *told[i])
             skips.extend(states)
         attend = bool(self.attention_levels)
-        x, _ = self._level(last, 1, attend, "none", "middle_0")(x, *told)
-        x, _ = self._level(last, 1, False, "none", "middle_1")(x, *told)
+        x, _ = self._level(last, 1, attend, "none", "middle_0")(x, *told[-1])
+        x, _ = self._level(last, 1, False, "none", "middle_1")(x, *told[-1])
         for i in reversed(range(last + 1)):
             attend, end = i in self.attention_levels, "up" if i else "none"
             many = self._res_blocks(i) + 1
             here, skips = tuple(skips[-many:]), skips[:-many]
             level = self._level(i, many, attend, end, f"up_{i}")
-            x, _ = level(x, *told, here)
+            x, _ = level(x, *told[i], here)
         return blocks.Head(
             self.out_channels, self.space_to_depth, self.dtype, name="head"
         )(x)

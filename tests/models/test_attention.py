@@ -1,9 +1,12 @@
+import functools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.models import attention
+from imagen_jax.models import attention, embeddings
 
 
 def reference(q, k, v, mask):
@@ -123,3 +126,27 @@ def test_without_text_there_are_no_text_parameters():
 
     assert names("self") == {"norm", "qkv", "out"}
     assert names("text") == set()
+
+
+def test_a_text_map_is_attention_by_coordinates_alone(normal):
+    layer = attention.TextMap(width=8, heads=2)
+    text, mask = normal((2, 5, 6), 1), jnp.arange(5)[None] < jnp.array([[5], [3]])
+    size = {"height": 2, "width": 4}
+    shapes = jax.eval_shape(
+        functools.partial(layer.init, **size), jax.random.key(0), text, mask
+    )
+    params = jax.tree.map(lambda a: normal(a.shape, a.size) / 3, nn.unbox(shapes))
+    made = jax.jit(functools.partial(layer.apply, **size))
+    assert not np.any(made(params, text, jnp.zeros_like(mask)))
+
+    weights = jax.tree.map(np.asarray, params["params"])
+    assert set(weights) == {"text_norm", "text_kv", "query"}
+    t = np.asarray(text)
+    t = (t - t.mean(-1, keepdims=True)) / np.sqrt(t.var(-1, keepdims=True) + 1e-5)
+    t = t * weights["text_norm"]["scale"] + weights["text_norm"]["bias"]
+    t = t @ weights["text_kv"]["kernel"] + weights["text_kv"]["bias"]
+    t = t.reshape(2, 5, 2, 2, 4)
+    q = np.asarray(embeddings.coordinates(2, 4)) @ weights["query"]["kernel"]
+    q = (q + weights["query"]["bias"]).reshape(1, 8, 2, 4).repeat(2, axis=0)
+    expected = reference(q, t[:, :, :, 0], t[:, :, :, 1], mask).reshape(2, 2, 4, 8)
+    np.testing.assert_allclose(made(params, text, mask), expected, atol=1e-5)

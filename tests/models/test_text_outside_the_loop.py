@@ -17,6 +17,7 @@ BASE = unet.UNet(
     head_dim=8,
     text_features=24,
 )
+MAPPED = BASE.clone(feed_forward=2, text_map=8)
 SELF = efficient_unet.EfficientUNet(
     channels=(8, 16),
     num_res_blocks=(1, 1),
@@ -27,7 +28,7 @@ SELF = efficient_unet.EfficientUNet(
 )
 # What a network does with text before any pixel is involved.
 TEXT = re.compile(
-    r'op_name="[^"]*/(text_kv|text/dense|embedding/text)[^"]*/dot_general'
+    r'op_name="[^"]*/(text_kv|text_map|text/dense|embedding/text)[^"]*/dot_general'
 )
 
 
@@ -76,7 +77,9 @@ def compiled_loop(net, cond, *, follow: bool) -> str:
     return jax.jit(sample).lower(params, z, cond).compile().as_text()
 
 
-@pytest.mark.parametrize("net", [BASE, SELF], ids=["unet", "efficient_unet"])
+@pytest.mark.parametrize(
+    "net", [BASE, MAPPED, SELF], ids=["unet", "unet_map", "efficient_unet"]
+)
 def test_text_is_projected_outside_the_loop(net, make_cond):
     cond = make_cond(8, 8, planes=net is SELF)
     assert projections_in_loops(compiled_loop(net, cond, follow=False)) == []

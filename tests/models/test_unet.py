@@ -104,6 +104,8 @@ def test_wrong_fields_are_refused():
         tiny(num_res_blocks=(1, 2, 3))
     with pytest.raises(ValueError, match="feed_forward must be one number or 2"):
         tiny(feed_forward=(1,))
+    with pytest.raises(ValueError, match="text_map = 8 is read by feed-forward"):
+        tiny(text_map=8)
 
 
 def test_rematerialisation_changes_nothing(make_cond, normal, randomised):
@@ -141,6 +143,7 @@ def test_bfloat16_is_close_to_float32(z, make_cond, randomised, run):
 
 
 def test_every_parameter_has_known_axes(z, make_cond, unknown_axes):
+    assert not unknown_axes(tiny(feed_forward=2, text_map=8), z, T, make_cond(8, 8))
     net = tiny(text_features=4, feed_forward=2)
     cond = dataclasses.replace(make_cond(8, 8, planes=True), vector=jnp.ones((2, 3)))
     assert unknown_axes(net, z, T, cond) == []
@@ -171,6 +174,23 @@ def test_feed_forwards_follow_attention_and_widen_by_level(z, make_cond):
         **{"down_0": (8, 24), "up_0": (8, 24)},
         **dict.fromkeys(("down_1", "middle_0", "up_1"), (16, 32)),
     }
+
+
+def test_the_text_map_reaches_the_output_and_ends_with_the_text(
+    z, make_cond, randomised, run
+):
+    net = tiny(feed_forward=2, text_map=8)
+    cond = make_cond(8, 8)
+    params = randomised(net, z, T, cond)
+    changed = jax.tree.map(lambda a: a, params)
+    query = changed["params"]["text_map"]["query"]
+    query["kernel"] = query["kernel"] + 1.0
+
+    def moved(cond):
+        return np.abs(run(net, changed, z, T, cond) - run(net, params, z, T, cond))
+
+    assert moved(cond).max() > 1e-3
+    assert moved(cond.null()).max() == 0
 
 
 @pytest.mark.parametrize(
