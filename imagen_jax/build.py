@@ -144,7 +144,9 @@ def make_stage(config: Config) -> stage.Stage:
         stratified=diffusion.stratified,
         text_drop=diffusion.text_drop,
         aug_schedule=typed(SCHEDULES, "diffusion.aug_schedule", diffusion.aug_schedule),
-        aug_max=diffusion.get("aug_max", 1.0),  # older models lack it
+        # Older models lack these.
+        aug_max=diffusion.get("aug_max", 1.0),
+        blur_max=diffusion.get("blur_max", 0.0),
     )
 
 

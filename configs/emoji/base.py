@@ -47,7 +47,8 @@ def get_config() -> ml_collections.ConfigDict:
             "attention_levels": (0, 1),
             "head_dim": 32,
             "positions": "coordinates",
-            "feed_forward": (2, 4),
+            "feed_forward": (4, 4),
+            "text_map": 256,
             "space_to_depth": 2,
             "dtype": "float32",
         }
@@ -62,6 +63,7 @@ def get_config() -> ml_collections.ConfigDict:
             "text_drop": 0.1,
             "aug_schedule": {"type": "cosine"},
             "aug_max": 1.0,
+            "blur_max": 0.0,
         }
     )
 
@@ -91,7 +93,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.training = ml_collections.ConfigDict(
         {
-            "steps": 3000,
+            "steps": 2500,
             "ema_decay": 0.998,
             "ema_warmup": True,
             "accumulation": 1,

@@ -26,6 +26,7 @@ def get_config() -> Any:
     c.network.attention = ("none", "text")
     c.network.positions = "none"
     c.network.feed_forward = 0
+    c.diffusion.blur_max = 0.0
     c.data.crop = 64
     c.training.steps = 1500
     c.training.sample_every = 1000

@@ -46,6 +46,9 @@ def get_config() -> Any:
     # Sampling uses 0.1; where hardly anything is left of the low-resolution picture,
     # this stage would have to learn the base's work.
     c.diffusion.aug_max = 0.5
+    # The base knows the parts of an object before their edges. Which edges, the text
+    # says here too.
+    c.diffusion.blur_max = 1.2
     c.data.batch_size = 16
     c.training.steps = 2000
     c.optimizer.peak_lr = 1e-3

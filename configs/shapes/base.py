@@ -61,6 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
             "text_drop": 0.1,
             "aug_schedule": {"type": "cosine"},
             "aug_max": 1.0,
+            "blur_max": 0.0,
         }
     )
 

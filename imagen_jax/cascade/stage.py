@@ -47,6 +47,8 @@ class Stage:
       text_drop: share of training examples whose text is replaced by the null.
       aug_schedule: aug_level in [0, 1] -> noise on the low-resolution input.
       aug_max: aug_level is drawn from [0, aug_max] in training; 1 is the paper's.
+      blur_max: in training the low-resolution picture is also blurred, by a Gaussian
+        whose width in its pixels is drawn from [0, blur_max]; 0 is the paper's.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Stage:
     # Paper silent: which schedule maps aug_level to noise; cosine assumed.
     aug_schedule: schedules.NoiseSchedule = COSINE
     aug_max: float = 1.0
+    blur_max: float = 0.0
 
     def __post_init__(self):
         """Check the resolutions, as early as they can be wrong."""
@@ -82,6 +85,10 @@ class Stage:
         if not 0.0 < self.aug_max <= 1.0:
             raise ValueError(
                 f"Stage {self.name}: aug_max must be in (0, 1], got {self.aug_max}."
+            )
+        if self.blur_max < 0.0:
+            raise ValueError(
+                f"Stage {self.name}: blur_max must be >= 0, got {self.blur_max}."
             )
 
     def example_inputs(self, size: int | None = None, batch: int = 1):
@@ -181,6 +188,15 @@ class Stage:
         if self.low_resolution is not None:
             ratio = self.resolution // self.low_resolution
             low_res = images.resize(x, (size[0] // ratio, size[1] // ratio))
+            if self.blur_max:
+                low_res = augmentation.blur(
+                    low_res,
+                    jax.random.uniform(
+                        jax.random.fold_in(k_level, 0),
+                        x.shape[:1],
+                        maxval=self.blur_max,
+                    ),
+                )
             aug_level = jax.random.uniform(k_level, x.shape[:1], maxval=self.aug_max)
         text = self.encode(frozen, batch)
         cond = self.condition(text, low_res, aug_level, k_aug, size)

@@ -29,3 +29,21 @@ def test_one_key_per_example_makes_examples_independent_of_the_batch():
     one = jax.tree.map(lambda a: a[1:2], level)
     alone = augmentation.augment(keys[1:2], low_res[1:2], one)
     np.testing.assert_array_equal(together[1:2], alone)
+
+
+def test_blur_is_a_gaussian_of_each_pictures_own_width():
+    point = jnp.zeros((3, 33, 33, 1)).at[:, 16, 16].set(1.0)
+    sigma = np.array([0.0, 0.8, 1.5], np.float32)
+    blurred = np.asarray(augmentation.blur(point, jnp.asarray(sigma)))
+    np.testing.assert_array_equal(blurred[0], point[0])
+    offsets = np.arange(33) - 16
+    for i in (1, 2):
+        line = np.exp(-0.5 * (offsets / sigma[i]) ** 2)
+        line /= line.sum()
+        np.testing.assert_allclose(blurred[i, ..., 0], np.outer(line, line), atol=1e-6)
+
+
+def test_blur_keeps_what_is_flat_up_to_the_border():
+    flat = jnp.full((1, 6, 9, 3), 0.7)
+    blurred = augmentation.blur(flat, jnp.array([1.2]))
+    np.testing.assert_allclose(blurred, flat, atol=1e-6)
