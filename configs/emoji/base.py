@@ -1,9 +1,10 @@
 """Emoji scenes at 16 x 16: the base of the emoji cascade.
 
 Text embeddings come from an encoder that `emoji/text` has pretrained.
-Expected: loss 0.100 after 100 steps, 0.069 after 200, 0.054 after 500, 0.042 after
-1,000, 0.034 after 2,000, 0.030 after 3,000.
-Cost: 39 minutes on two slow, shared CPU cores.
+Expected: loss 0.101 after 100 steps, 0.066 after 200, 0.052 after 500, 0.039 after
+1,000, 0.028 after 2,000, 0.025 after 2,500.
+Cost: 67 minutes on one slow, shared CPU core (XLA_FLAGS=
+--xla_force_host_platform_device_count=1, taskset); on two @TWO.
 Command:
   imagen-jax train --config emoji/base --workdir runs/base \\
     --config.text.weights=runs/text

@@ -5,7 +5,7 @@ et al. 2022, section 2.5); without self-attention it then runs on whole pictures
 
 Expected: loss 0.053 after 100 steps, 0.035 after 200, 0.026 after 500, 0.021 after
 1,000, 0.018 after 1,500.
-Cost: 7 minutes on two slow, shared CPU cores.
+Cost: 8 minutes on one slow, shared CPU core.
 Command:
   imagen-jax train --config emoji/sr_256 --workdir runs/sr_256 \\
     --config.text.weights=runs/text
