@@ -226,14 +226,13 @@ class UNet(nn.Module):
 
     def _text_maps(self, text, mask, x):
         """The map of each level, coarser ones averaged; None each without text."""
-        maps = [None] * len(self.channel_mult)
+        levels = len(self.channel_mult)
         if not self.text_map or text is None:
-            return maps
-        maps[0] = attention.TextMap(self.text_map, dtype=self.dtype, name="text_map")(
-            text, mask, *x.shape[1:3]
-        )
-        for i in range(1, len(maps)):
-            maps[i] = layers.average_pool(maps[i - 1])
+            return [None] * levels
+        text_map = attention.TextMap(self.text_map, dtype=self.dtype, name="text_map")
+        maps = [text_map(text, mask, *x.shape[1:3])]
+        while len(maps) < levels:
+            maps.append(layers.average_pool(maps[-1]))
         return maps
 
     @nn.compact
