@@ -3,8 +3,8 @@
 Text embeddings come from an encoder that `emoji/text` has pretrained.
 Expected: loss 0.101 after 100 steps, 0.066 after 200, 0.052 after 500, 0.039 after
 1,000, 0.028 after 2,000, 0.025 after 2,500.
-Cost: 67 minutes on one slow, shared CPU core (XLA_FLAGS=
---xla_force_host_platform_device_count=1, taskset); on two @TWO.
+Cost: 67 minutes on one slow, shared CPU core. On two its first 100 steps ran at 1.4 a
+second, which makes half an hour of the whole.
 Command:
   imagen-jax train --config emoji/base --workdir runs/base \\
     --config.text.weights=runs/text
