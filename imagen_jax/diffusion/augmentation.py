@@ -29,7 +29,7 @@ def blur(
     """Blur each picture by a Gaussian of standard deviation `sigma` pixels.
 
     A super-resolution stage that has trained on such pictures too draws what a stage
-    before it has left vague (Saharia et al. 2021, SR3, appendix; Ramesh et al. 2022,
+    before it has left vague (Saharia et al. 2021, SR3; Ramesh et al. 2022,
     section 2.2). Nothing comes from beyond the border: weights there are renormalised.
     A sigma of 0 changes nothing. Float32.
     """

@@ -82,38 +82,39 @@ def test_without_text_or_embedding_the_error_says_what_is_missing(stages, params
         bare.loss(jax.random.key(0), params[0], None, images)
 
 
+class Spy:
+    """A network that keeps what it was told."""
+
+    def __init__(self):
+        self.seen = []
+
+    def apply(self, variables, z, noise_input, cond):
+        self.seen.append(cond)
+        return jnp.zeros_like(z)
+
+
 def test_low_res_inputs_are_noised_up_to_aug_max(stages, text, text_params):
-    seen = []
-
-    class Spy:
-        def apply(self, variables, z, noise_input, cond):
-            seen.append(np.asarray(cond.aug_level))
-            return jnp.zeros_like(z)
-
-    up = dataclasses.replace(stages[1], network=Spy(), aug_max=0.25)
+    spy = Spy()
+    up = dataclasses.replace(stages[1], network=spy, aug_max=0.25)
     up.loss(jax.random.key(0), {}, text_params, batch(up, text, count=64))
-    assert 0.2 < seen[0].max() <= 0.25 and seen[0].min() < 0.05
+    levels = np.asarray(spy.seen[0].aug_level)
+    assert 0.2 < levels.max() <= 0.25 and levels.min() < 0.05
     with pytest.raises(ValueError, match="aug_max must be in"):
         dataclasses.replace(up, aug_max=1.5)
 
 
 def test_low_res_inputs_are_blurred_up_to_blur_max(stages, text, text_params):
-    seen = []
-
-    class Spy:
-        def apply(self, variables, z, noise_input, cond):
-            seen.append(np.asarray(cond.planes))
-            return jnp.zeros_like(z)
-
+    spy = Spy()
     # So little noise that only the blur can change anything.
-    sharp = dataclasses.replace(stages[1], network=Spy(), aug_max=1e-4)
+    sharp = dataclasses.replace(stages[1], network=spy, aug_max=1e-4)
     blurred = dataclasses.replace(sharp, blur_max=2.0)
     for up in (sharp, blurred):
         examples = batch(up, text, count=64)
         noise = np.random.default_rng(0).integers(0, 256, examples["image"].shape)
         examples["image"] = jnp.asarray(noise, jnp.uint8)
         up.loss(jax.random.key(0), {}, text_params, examples)
-    kept = seen[1].std((1, 2, 3)) / seen[0].std((1, 2, 3))
+    spreads = [np.asarray(cond.planes).std((1, 2, 3)) for cond in spy.seen]
+    kept = spreads[1] / spreads[0]
     assert kept.min() < 0.5 and 0.95 < kept.max() < 1.01
     with pytest.raises(ValueError, match="blur_max must be >= 0"):
         dataclasses.replace(up, blur_max=-1.0)
