@@ -26,6 +26,7 @@ def get_config() -> Any:
             "attention": ("none", "none", "self"),
             "heads": 4,
             "positions": "coordinates",
+            "input_skip": True,
             "space_to_depth": 4,
             "dtype": "bfloat16",
         }

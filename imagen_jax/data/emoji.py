@@ -41,9 +41,9 @@ OVERLAPPING = 0.25
 # How many of the scorer's training scenes have an object that is half another.
 SPOILED = 0.15
 # Objects stand on a lattice: corners and sides are whole eighths of the picture. A
-# claim has one layout, but for pairs without a relation and overlaps: what a caption
-# leaves open, no network can learn, and until noise is low enough to see where an
-# object stands, nothing of its looks either.
+# claim has one layout, but for overlaps: what a caption leaves open, no network can
+# learn, and until noise is low enough to see where an object stands, nothing of its
+# looks either.
 LATTICE = 8
 # How many of its principal coordinates tell an object in a layout.
 GROUNDED = 16
@@ -168,13 +168,14 @@ def place(draw: order.Draw, claim: Claim) -> tuple[Placed, ...]:
 
 
 def place_pair(draw: order.Draw, claim: Claim) -> tuple[Placed, ...]:
-    """Place two objects side by side or one above the other, in any drawing order."""
+    """Place two objects as claimed, the first left where nothing is, in any order.
+
+    The order is that of drawing: either may stand behind.
+    """
     named = [thing.name for thing in claim.things]
     sides = [PAIR_SIDE[thing.size] for thing in claim.things]
     turned = claim.relation in ("right of", "below")
-    horizontal = claim.relation in ("left of", "right of")
-    if not claim.relation:
-        turned, horizontal = bool(draw.below(2)), bool(draw.below(2))
+    horizontal = claim.relation not in ("above", "below")
     if turned:
         named, sides = named[::-1], sides[::-1]
     edges = ("right", "left") if horizontal else ("bottom", "top")

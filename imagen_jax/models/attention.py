@@ -121,6 +121,20 @@ class Attention(nn.Module):
         return h + p
 
 
+def check_text_map(network: str, width: int, read: bool) -> None:
+    """Raise a ValueError for a `text_map` that cannot be made, or that none reads."""
+    if width and not read:
+        raise ValueError(
+            f"{network}: text_map = {width} is read by the feed-forward networks after "
+            "attention; set feed_forward, or text_map to 0."
+        )
+    if width % TextMap.heads:
+        raise ValueError(
+            f"{network}: text_map must be a multiple of {TextMap.heads} heads, got "
+            f"{width}."
+        )
+
+
 class TextMap(nn.Module):
     """What the text says about each position, the noisy image unseen.
 

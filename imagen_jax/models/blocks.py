@@ -91,6 +91,42 @@ class Head(nn.Module):
         return x
 
 
+class InputSkip(nn.Module):
+    """What is near the result already, scaled by the embedding, added to it.
+
+    SR3 and Imagen ask their networks for all of the picture; most of it is in the
+    low-resolution input, which the head's norm hides. Residual super-resolution: Kim et
+    al. 2016 (VDSR); in diffusion: Li et al. 2022 (SRDiff).
+
+    Attributes:
+      dtype: of activations.
+    """
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, planes, emb):
+        """x + (1 + scale(emb)) * planes; images [B, H, W, C], embedding [B, E].
+
+        Raises:
+          ValueError: for planes of another shape than x's, or none.
+        """
+        if planes is None or planes.shape != x.shape:
+            got = "none" if planes is None else planes.shape
+            raise ValueError(
+                f"InputSkip: planes must be a picture of shape {x.shape}, got {got}."
+            )
+        scale = layers.Dense(
+            x.shape[-1],
+            ("embed", None),
+            name="scale",
+            dtype=self.dtype,
+            kernel_init=layers.zeros_init,
+        )(nn.silu(emb))
+        scale = scale.astype(jnp.float32)[:, None, None, :]
+        return x + (1.0 + scale) * planes.astype(jnp.float32)
+
+
 class ScaleShift(nn.Module):
     """x * (1 + scale) + shift, both made from the embedding (FiLM).
 
@@ -247,7 +283,7 @@ class Blocks(nn.Module):
     remat: str = "none"
     dtype: DTypeLike = jnp.float32
 
-    def blocks(self, x, emb, text, mask):
+    def blocks(self, x, emb, text, mask, text_map=None):
         """[B, H, W, Cin] -> [B, H, W, channels]; call inside a compact method."""
         if self.combine == "block":
             x = ScaleShift(self.dtype, name="embedding")(x, emb)
@@ -278,7 +314,7 @@ class Blocks(nn.Module):
                 residual_scaling=self.residual_scaling,
                 dtype=self.dtype,
                 name="feed_forward",
-            )(x, emb)
+            )(x, emb, text_map)
         return x
 
 
@@ -292,14 +328,14 @@ class DBlock(Blocks):
     stride: int = 2
 
     @nn.compact
-    def __call__(self, x, emb, text=None, mask=None):
+    def __call__(self, x, emb, text=None, mask=None, text_map=None):
         """[B, H, W, Cin] -> [B, H/stride, W/stride, channels]."""
         if self.stride > 1:
             x = layers.Conv(
                 self.channels, name="down", stride=self.stride, dtype=self.dtype
             )(x)
             x = layers.constrain_image(x)
-        return self.blocks(x, emb, text, mask)
+        return self.blocks(x, emb, text, mask, text_map)
 
 
 class UBlock(Blocks):
@@ -314,9 +350,9 @@ class UBlock(Blocks):
     out_channels: int = 128
 
     @nn.compact
-    def __call__(self, x, emb, text=None, mask=None):
+    def __call__(self, x, emb, text=None, mask=None, text_map=None):
         """[B, H, W, Cin] -> [B, H*stride, W*stride, out_channels]."""
-        x = self.blocks(x, emb, text, mask)
+        x = self.blocks(x, emb, text, mask, text_map)
         if self.stride > 1:
             # Paper silent: how a 3x3 convolution with a stride goes up. At the low
             # resolution, its channels then laid out in space: as many operations as

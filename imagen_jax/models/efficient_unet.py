@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from imagen_jax.conditioning import Conditioning
 from imagen_jax.models import attention as attention_lib
-from imagen_jax.models import blocks, embeddings
+from imagen_jax.models import blocks, embeddings, layers
 from imagen_jax.types import Array
 
 MERGES = ("concat", "add")
@@ -69,6 +69,12 @@ class EfficientUNet(nn.Module):
       feed_forward: of each level, hidden width, in units of its width, of a gated
         network at each position after attention; 0 is none (the paper). One number,
         or one for each level.
+      text_map: width of a map of what the text says about each position
+        (`attention.TextMap`), made at the first level with a feed-forward network
+        and read by every one; 0 is none (the paper).
+      input_skip: add the low-resolution image, scaled by the embedding, to the result
+        (`blocks.InputSkip`): for networks that predict x, where the head's norm hides
+        what the input already holds.
       dropout: rate inside blocks; acts where a "dropout" stream is given.
       remat: "none", or "block" to compute each block again in the backward pass.
       dtype: of activations; parameters, norm statistics, softmax and the result are
@@ -96,6 +102,8 @@ class EfficientUNet(nn.Module):
     space_to_depth: int = 1
     positions: str = "none"
     feed_forward: int | tuple[int, ...] = 0
+    text_map: int = 0
+    input_skip: bool = False
     dropout: float = 0.0
     remat: str = "none"
     dtype: DTypeLike = jnp.float32
@@ -140,6 +148,9 @@ class EfficientUNet(nn.Module):
                 f"the first level's {self.channels[0]}, got {stem}."
             )
 
+        read = any(map(self._feeds, range(levels)))
+        attention_lib.check_text_map("EfficientUNet", self.text_map, read)
+
     @property
     def size_multiple(self) -> int:
         """Height and width must be multiples of this."""
@@ -167,6 +178,24 @@ class EfficientUNet(nn.Module):
     def _feed_forward(self, level: int) -> int:
         wide = self.feed_forward
         return wide if isinstance(wide, int) else wide[level]
+
+    def _text_maps(self, text, mask, x):
+        """The map of each level: made at the first that reads it, pooled after."""
+        height, width = x.shape[1:3]
+        text_map, maps = None, []
+        for level, stride in enumerate(self.strides):
+            height, width = height // stride, width // stride
+            if text_map is not None:
+                text_map = layers.average_pool(text_map, stride)
+            elif self.text_map and text is not None and self._feeds(level):
+                text_map = attention_lib.TextMap(
+                    self.text_map, dtype=self.dtype, name="text_map"
+                )(text, mask, height, width)
+            maps.append(text_map)
+        return maps
+
+    def _feeds(self, level: int) -> bool:
+        return self.attention[level] != "none" and self._feed_forward(level) > 0
 
     def _merge(self, x, skip, merge: str):
         scale = 0.5**0.5 if self.skip_scaling else 1.0
@@ -198,10 +227,11 @@ class EfficientUNet(nn.Module):
             z, cond.planes
         )
 
+        maps = self._text_maps(text, mask, x)
         skips = [x]
         for i in range(len(self.channels)):
             block = blocks.DBlock(**self._options(i), name=f"down_{i}")
-            x = block(x, emb, text, mask)
+            x = block(x, emb, text, mask, maps[i])
             skips.append(x)
         # The deepest state is where the way up begins, not a skip connection.
         skips.pop()
@@ -210,11 +240,14 @@ class EfficientUNet(nn.Module):
                 x = self._merge(x, skips.pop(), self.merge)
             out = self.channels[i - 1] if i else stem_channels
             block = blocks.UBlock(**self._options(i), out_channels=out, name=f"up_{i}")
-            x = block(x, emb, text, mask)
+            x = block(x, emb, text, mask, maps[i])
         # Paper silent: whether the stem has a skip connection. Without one the head
         # would see no pixel of the input at full resolution. It is added whatever
         # `merge` says: at 1024 x 1024 a concatenation is the largest array of all.
         x = self._merge(x, skips.pop(), "add")
-        return blocks.Head(
+        x = blocks.Head(
             self.out_channels, self.space_to_depth, self.dtype, name="head"
         )(x)
+        if self.input_skip:
+            x = blocks.InputSkip(self.dtype, name="input_skip")(x, cond.planes, emb)
+        return x

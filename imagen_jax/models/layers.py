@@ -198,10 +198,10 @@ def depth_to_space(x: Array, factor: int) -> Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * factor, w * factor, -1)
 
 
-def average_pool(x: Array) -> Array:
-    """[B, H, W, C] -> [B, H/2, W/2, C], the mean of each 2 x 2 square."""
+def average_pool(x: Array, side: int = 2) -> Array:
+    """[B, H, W, C] -> [B, H/side, W/side, C], the mean of each square."""
     b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+    return x.reshape(b, h // side, side, w // side, side, c).mean((2, 4))
 
 
 def nearest_up(x: Array) -> Array:

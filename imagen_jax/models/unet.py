@@ -183,11 +183,10 @@ class UNet(nn.Module):
                     f"UNet: the width {width} of level {level} must be a multiple of "
                     f"head_dim {self.head_dim}."
                 )
-        if self.text_map and not any(map(self._feed_forward, range(levels))):
-            raise ValueError(
-                f"UNet: text_map = {self.text_map} is read by feed-forward networks; "
-                "set feed_forward, or text_map to 0."
-            )
+        read = any(
+            self._feed_forward(level) for level in {*self.attention_levels, *deepest}
+        )
+        attention.check_text_map("UNet", self.text_map, read)
         if self.positions not in attention.POSITIONS:
             raise ValueError(
                 f"UNet: positions must be one of {attention.POSITIONS}, got "

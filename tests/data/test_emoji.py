@@ -239,14 +239,14 @@ def test_layouts_show_what_is_claimed():
                 assert second > 1.45 * first
             else:
                 assert sizes == ("", "") and first == second
-        if claim.relation:
+        if len(claim.things) == 2:
             first, second = (
                 next(p for p in placed if p.name == thing.name)
                 for thing in claim.things
             )
             offset = (second.x - first.x, second.y - first.y)
             axis = int(claim.relation in ("above", "below"))
-            sign = 1 if claim.relation in ("left of", "above") else -1
+            sign = -1 if claim.relation in ("right of", "below") else 1
             assert offset[axis] * sign > abs(offset[1 - axis])
 
 

@@ -139,6 +139,51 @@ def test_any_multiple_is_a_size_and_nothing_else(make_cond, normal, randomised, 
         net.apply(params, normal((2, 8, 10, 3), 0), T, cond)
 
 
+def test_a_new_network_with_an_input_skip_gives_its_low_resolution_input(
+    z, make_cond, initialised, randomised, run
+):
+    net, cond = tiny(input_skip=True), make_cond(8, 8, planes=True)
+    params = initialised(net, z, T, cond)
+    np.testing.assert_array_equal(run(net, params, z, T, cond), cond.planes)
+
+    # How much of it, the noise level and that of the input decide.
+    params = randomised(net, z, T, cond)
+    kernel = params["params"]["input_skip"]["scale"]["kernel"]
+    changed = jax.tree.map(lambda a: a, params)
+    changed["params"]["input_skip"]["scale"]["kernel"] = kernel + 0.1
+    difference = run(net, changed, z, T, cond) - run(net, params, z, T, cond)
+    share = difference / np.asarray(cond.planes)
+    np.testing.assert_allclose(share, share[:, :1, :1] + 0 * share, atol=1e-3)
+    assert np.ptp(share[:, 0, 0, 0]) > 1e-3
+
+    with pytest.raises(ValueError, match="InputSkip: planes must be a picture"):
+        jax.eval_shape(net.init, jax.random.key(0), z, T, make_cond(8, 8))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_text_map_reaches_every_feed_forward(first, z, make_cond, randomised, run):
+    net = tiny(
+        attention=("text", "self") if first == 0 else ("none", "self"),
+        feed_forward=2,
+        text_map=8,
+    )
+    cond = make_cond(8, 8, planes=True)
+    params = randomised(net, z, T, cond)
+    for level, width in ((first, 8 * (first + 1)), (1, 16)):
+        for way in ("down", "up"):
+            gate = params["params"][f"{way}_{level}"]["feed_forward"]["gate"]
+            assert gate["kernel"].shape[0] == width + 8
+    changed = jax.tree.map(lambda a: a, params)
+    query = changed["params"]["text_map"]["query"]
+    query["kernel"] = query["kernel"] + 1.0
+
+    def moved(cond):
+        return np.abs(run(net, changed, z, T, cond) - run(net, params, z, T, cond))
+
+    assert moved(cond).max() > 1e-3
+    assert moved(cond.null()).max() == 0
+
+
 def test_wrong_fields_are_refused():
     with pytest.raises(ValueError, match="strides must have one entry for each"):
         tiny(strides=(2, 2, 2))
@@ -152,6 +197,10 @@ def test_wrong_fields_are_refused():
         tiny(heads=3)
     with pytest.raises(ValueError, match="stem_channels must equal"):
         tiny(strides=(1, 2), stem_channels=4)
+    with pytest.raises(ValueError, match="text_map = 8 is read by the feed-forward"):
+        tiny(text_map=8, feed_forward=(2, 0))
+    with pytest.raises(ValueError, match="text_map must be a multiple of 4 heads"):
+        tiny(text_map=6, feed_forward=2)
 
 
 def test_rematerialisation_and_bfloat16_change_little(z, make_cond, randomised, run):
@@ -169,7 +218,13 @@ def test_rematerialisation_and_bfloat16_change_little(z, make_cond, randomised, 
 @pytest.mark.parametrize("kind", ["self", "text"])
 @pytest.mark.parametrize("combine", ["resblock", "block"])
 def test_every_parameter_has_known_axes(kind, combine, z, make_cond, unknown_axes):
-    net = tiny(attention=("none", kind), combine=combine)
+    net = tiny(
+        attention=("none", kind),
+        combine=combine,
+        feed_forward=2,
+        text_map=8,
+        input_skip=True,
+    )
     assert unknown_axes(net, z, T, make_cond(8, 8, planes=True)) == []
 
 

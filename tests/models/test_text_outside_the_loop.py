@@ -25,6 +25,8 @@ SELF = efficient_unet.EfficientUNet(
     attention=("text", "self"),
     heads=2,
     text_features=24,
+    feed_forward=2,
+    text_map=8,
 )
 # What a network does with text before any pixel is involved.
 TEXT = re.compile(

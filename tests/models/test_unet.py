@@ -104,8 +104,10 @@ def test_wrong_fields_are_refused():
         tiny(num_res_blocks=(1, 2, 3))
     with pytest.raises(ValueError, match="feed_forward must be one number or 2"):
         tiny(feed_forward=(1,))
-    with pytest.raises(ValueError, match="text_map = 8 is read by feed-forward"):
+    with pytest.raises(ValueError, match="text_map = 8 is read by the feed-forward"):
         tiny(text_map=8)
+    with pytest.raises(ValueError, match="text_map must be a multiple of 4 heads"):
+        tiny(text_map=6, feed_forward=2)
 
 
 def test_rematerialisation_changes_nothing(make_cond, normal, randomised):
