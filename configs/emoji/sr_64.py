@@ -45,7 +45,7 @@ def get_config() -> Any:
     # Much of x can be read off the low-resolution picture at any noise level, which
     # min-SNR weights hardly ask for where z is noisy.
     c.diffusion.weight = "uniform"
-    # Sampling uses 0.03; where hardly anything is left of the low-resolution picture,
+    # Sampling uses none; where hardly anything is left of the low-resolution picture,
     # this stage would have to learn the base's work.
     c.diffusion.aug_max = 0.3
     # The base knows the parts of an object before their edges. Which edges, the text
@@ -63,5 +63,5 @@ def get_config() -> Any:
     c.sampling.steps = 2
     c.sampling.w = None
     # The base leaves objects vague, which no noise helps.
-    c.sampling.aug_level = 0.03
+    c.sampling.aug_level = 0.0
     return c
