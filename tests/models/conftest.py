@@ -39,6 +39,20 @@ def run():
 
 
 @pytest.fixture
+def text_map_moves(run):
+    """How far other queries of its text map move a network's result."""
+
+    def largest(network, params, *inputs):
+        changed = jax.tree.map(lambda a: a, params)
+        query = changed["params"]["text_map"]["query"]
+        query["kernel"] = query["kernel"] + 1.0
+        moved = run(network, changed, *inputs) - run(network, params, *inputs)
+        return np.abs(moved).max()
+
+    return largest
+
+
+@pytest.fixture
 def initialised():
     """Parameters from the network's own initialisers."""
 
