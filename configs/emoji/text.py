@@ -32,5 +32,8 @@ def get_config() -> Any:
     )
     c.data.task = "reworded_emoji"
     c.data.batch_size = 128
+    # At 2e-3 it may stay for good on a plateau where it knows what is named, but not
+    # who stands where.
+    c.optimizer.peak_lr = 1e-3
     c.training.steps = 2400
     return c

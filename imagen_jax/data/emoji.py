@@ -9,6 +9,7 @@ About 12 % of the combinations, chosen by a hash of what they show, never appear
 training; the split "heldout" draws only those (see `is_heldout`).
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,8 @@ HELDOUT = 0.12
 # How often each kind of scene is drawn, a background named, a caption paraphrased,
 # and the two objects of a pair allowed to overlap.
 KINDS = {"single": 0.3, "count": 0.25, "relation": 0.3, "and": 0.15}
+# The same for the text encoder, which must read relations off the order of words.
+WORDED_KINDS = {"single": 0.15, "count": 0.1, "relation": 0.6, "and": 0.15}
 NAMED_BACKGROUND = 0.6
 PARAPHRASED = 0.5
 OVERLAPPING = 0.25
@@ -189,10 +192,12 @@ def place_pair(draw: order.Draw, claim: Claim) -> tuple[Placed, ...]:
     return placed[::-1] if back else placed
 
 
-def scene(seed: int, index: int, split: str = "train") -> Scene:
+def scene(
+    seed: int, index: int, split: str = "train", kinds: Mapping[str, float] = KINDS
+) -> Scene:
     """Make the scene number `index` of a split; a pure function."""
     draw = order.Draw(seed, index, SPLITS.index(split))
-    kind = draw.weighted(KINDS)
+    kind = draw.weighted(kinds)
     while True:
         claim = claimed(draw, kind)
         if draw.uniform() < NAMED_BACKGROUND:
@@ -206,14 +211,25 @@ def scene(seed: int, index: int, split: str = "train") -> Scene:
     return Scene(caption, claim.background or "white", place(draw, claim), kind, claim)
 
 
+def worded_scene(seed: int, index: int, split: str = "train") -> Scene:
+    """Make a scene for text pretraining: more often a relation."""
+    return scene(seed, index, split, WORDED_KINDS)
+
+
 def spoiled_scene(seed: int, index: int, split: str = "train") -> Scene:
     """Make a scene in which, in training, an object may be half another.
 
-    Its name is then two names with "|" between: it is nothing recognisable.
+    Its name is then two names with "|" between: it is nothing recognisable. No ground
+    is rarer than others here, unless what the scene shows is held out on it.
     """
     plain = scene(seed, index, split)
+    if split != "train":
+        return plain
     draw = order.Draw(seed, index, len(SPLITS))
-    if split != "train" or draw.uniform() >= SPOILED:
+    ground = draw.choose(tuple(BACKGROUNDS))
+    if not is_heldout(plain.kind, plain.claim._replace(background=ground)):
+        plain = plain._replace(background=ground)
+    if draw.uniform() >= SPOILED:
         return plain
     placed = list(plain.placed)
     which = draw.below(len(placed))

@@ -209,6 +209,7 @@ def reworded_emoji(split: str = "train") -> Task:
     return dataclasses.replace(
         emoji_task(split),
         name="reworded_emoji",
+        scene=emoji.worded_scene,
         render=None,
         labels=emoji.grounding,
         reworded=emoji.reworded,

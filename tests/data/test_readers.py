@@ -89,8 +89,9 @@ def test_reworded_sources_say_everything_twice():
         tokenizer.ByteTokenizer().decode(batch[name])
         for name in ("tokens", "reworded_tokens")
     )
-    assert texts == [tasks.by_name("emoji").text(3, i) for i in range(40)]
-    claims = [emoji.scene(3, i).claim for i in range(40)]
+    scenes = [emoji.worded_scene(3, i) for i in range(40)]
+    assert texts == [scene.caption for scene in scenes]
+    claims = [scene.claim for scene in scenes]
     for claim, other in zip(claims, others, strict=True):
         names = [
             form
