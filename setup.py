@@ -10,7 +10,14 @@ VERSION = re.search(
     r'__version__ = "([^"]+)"', (HERE / "imagen_jax/__init__.py").read_text()
 ).group(1)
 
-TRAIN = ["grain>=0.2.15", "tensorboardX>=2.6.2", "gcsfs>=2024.6"]
+TRAIN = [
+    "grain>=0.2.15",
+    "tensorboardX>=2.6.2",
+    "gcsfs>=2024.6",
+    "pyarrow>=15.0",
+    "protobuf>=4.25",
+    "google-crc32c>=1.5",
+]
 # clu and tensorflow-datasets need the last two at run time without declaring them.
 SEQIO = [
     "seqio>=0.0.19",

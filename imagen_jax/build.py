@@ -20,7 +20,7 @@ from etils import epath
 from imagen_jax import partitioning
 from imagen_jax.cascade import cascade, recipe, stage, text_to_image
 from imagen_jax.checkpoints import model_directory, store
-from imagen_jax.data import emoji, readers, sprites, tasks
+from imagen_jax.data import emoji, picture_task, readers, sprites, tasks
 from imagen_jax.diffusion import losses, prediction, schedules
 from imagen_jax.evaluation import composition, detection, grid, scorer_suite
 from imagen_jax.models import detector, efficient_unet, t5, unet
@@ -261,7 +261,22 @@ def text_params(config: Config) -> Any:
 
 def make_source(config: Config, split: str) -> tasks.Source:
     """The examples of `config.data.task`: "train" or "heldout"."""
-    return tasks.by_name(config.data.task, split)
+    if config.data.task != "pictures":
+        return tasks.by_name(config.data.task, split)
+    if "pictures" not in config.data:
+        raise ValueError(
+            "config.data.pictures: required by data.task = 'pictures'; begin with a "
+            "config of configs/pictures."
+        )
+    settings = construct(
+        picture_task.PictureSettings, "data.pictures", config.data.pictures
+    )
+    return picture_task.source(
+        settings,
+        split,
+        resolution=config.stage.resolution if "stage" in config else 0,
+        batch_size=config.data.batch_size,
+    )
 
 
 def make_reader(config: Config) -> readers.Reader:
@@ -281,6 +296,7 @@ def make_reader(config: Config) -> readers.Reader:
         host_index=jax.process_index(),
         host_count=jax.process_count(),
         reader=config.data.reader,
+        truncate=config.data.task == "pictures",
         threads=config.data.threads,
     )
 
@@ -290,10 +306,9 @@ def make_examples(config: Config, module: stage.Stage, params: Any) -> grid.Exam
     source = make_source(config, "heldout")
     seed, size = config.data.seed, module.resolution
     number = range(config.training.sample_num)
-    texts = [source.text(seed, i) for i in number]
-    pictures = []
-    if module.low_resolution is not None:
-        pictures = [source.example(seed, i, size)["image"] for i in number]
+    examples = [source.example(seed, i, size) for i in number]
+    texts = [example["text"] for example in examples]
+    pictures = [example["image"] for example in examples]
     embedding = make_text_encoder(config)(params, texts)
     return grid.examples_of(module, embedding, texts, pictures)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "sample": "draw pictures from prompts",
     "train": "train a stage or a text encoder from a config",
+    "data": "check, summarise, convert or preview your own pictures",
     "params": "count the parameters of a config's networks",
     "export": "put trained stages together into a model directory",
     "evaluate": "check drawn pictures against their captions",

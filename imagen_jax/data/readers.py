@@ -29,7 +29,8 @@ class Reader:
     image, labelled ones their labels too, reworded ones also {"reworded_tokens",
     "reworded_mask"}. With `crop`, H = W = crop: a random window
     of the picture at `resolution`, its corner on a multiple of `crop_multiple`; only
-    the window is drawn.
+    the window is drawn. With `truncate`, texts of more than `length` tokens are cut;
+    else they are an error.
     """
 
     source: tasks.Source
@@ -45,6 +46,7 @@ class Reader:
     reader: str = "grain"
     threads: int = 2
     prefetch: int = 4
+    truncate: bool = False
 
     def __post_init__(self):
         if self.reader not in READERS:
@@ -94,7 +96,9 @@ class Reader:
             values = [example[name] for example in examples]
             if name in TEXTS:
                 prefix = TEXTS[name]
-                ids, mask = self.tokenizer.encode(values, self.length)
+                ids, mask = self.tokenizer.encode(
+                    values, self.length, truncate=self.truncate
+                )
                 batch |= {f"{prefix}tokens": ids, f"{prefix}mask": mask}
             else:
                 batch[name] = np.stack(values)

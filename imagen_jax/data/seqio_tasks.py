@@ -7,6 +7,7 @@ A seqio Task here is a range of global indices and one preprocessor that draws; 
 index means is decided by the source alone, so seqio gives the same stream as grain.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -198,7 +199,9 @@ def batches(reader: readers.Reader, start: int) -> Iterator[dict[str, np.ndarray
     # TensorFlow only feeds; it must not take the accelerator's memory.
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)
-    dataset = task(reader.source.name, {"train": reader}, start).get_dataset(
+    # seqio allows few characters in names; sources from files have their paths'.
+    name = re.sub(r"[^\w.:#]", "_", reader.source.name)
+    dataset = task(name, {"train": reader}, start).get_dataset(
         sequence_length=feature_lengths(reader), split="train", shuffle=False
     )
     dataset = feature_converter(reader)(dataset, feature_lengths(reader))
