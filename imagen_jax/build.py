@@ -15,12 +15,20 @@ from typing import Any, TypeAlias
 
 import jax
 import ml_collections
+import numpy as np
 from etils import epath
 
 from imagen_jax import partitioning
 from imagen_jax.cascade import cascade, recipe, stage, text_to_image
-from imagen_jax.checkpoints import model_directory, store
-from imagen_jax.data import emoji, picture_task, readers, sprites, tasks
+from imagen_jax.checkpoints import model_directory, safetensors, store
+from imagen_jax.data import (
+    embeddings,
+    emoji,
+    picture_task,
+    readers,
+    sprites,
+    tasks,
+)
 from imagen_jax.diffusion import losses, prediction, schedules
 from imagen_jax.evaluation import composition, detection, grid, scorer_suite
 from imagen_jax.models import detector, efficient_unet, t5, unet
@@ -259,6 +267,19 @@ def text_params(config: Config) -> Any:
     return model_directory.parameters(model_folder(where), "text")(shapes)
 
 
+def text_identity(config: Config, params: Any) -> str:
+    """A hash of what decides a caption's embedding: pieces, network and parameters."""
+    digest = hashlib.sha256()
+    text = config.text
+    if text.tokenizer == "sentencepiece":
+        digest.update(pathlib.Path(pieces_path(text.sentencepiece)).read_bytes())
+    shape = {**text.encoder.to_dict(), "tokenizer": text.tokenizer}
+    digest.update(json.dumps(shape, sort_keys=True).encode())
+    for name, leaf in sorted(safetensors.flatten(params).items()):
+        digest.update(name.encode() + np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
 def make_source(config: Config, split: str) -> tasks.Source:
     """The examples of `config.data.task`: "train" or "heldout"."""
     if config.data.task != "pictures":
@@ -279,7 +300,32 @@ def make_source(config: Config, split: str) -> tasks.Source:
     )
 
 
-def make_reader(config: Config) -> readers.Reader:
+def make_cache(config: Config, params: Any) -> embeddings.Cache | None:
+    """The embeddings of `config.data.embeddings`, if any, of this text encoder.
+
+    Without parameters (no `config.text.weights`) any encoder of this width is taken.
+    """
+    folder = config.data.get("embeddings", "")
+    if not folder:
+        return None
+    identity = None if params is None else text_identity(config, params)
+    cache = embeddings.open_cache(folder, identity)
+    width = config.text.encoder.d_model
+    if (
+        cache.manifest["d_model"] != width
+        or cache.manifest["length"] > config.text.length
+    ):
+        raise ValueError(
+            f"config.data.embeddings: {folder} has vectors of "
+            f"{cache.manifest['d_model']} for up to {cache.manifest['length']} tokens; "
+            f"config.text says {width} and {config.text.length}."
+        )
+    return cache
+
+
+def make_reader(
+    config: Config, cache: embeddings.Cache | None = None
+) -> readers.Reader:
     """The stream of batches of `config.data`, this process's share."""
     ratio = 1
     if "stage" in config and config.stage.low_resolution:
@@ -297,11 +343,17 @@ def make_reader(config: Config) -> readers.Reader:
         host_count=jax.process_count(),
         reader=config.data.reader,
         truncate=config.data.task == "pictures",
+        cache=cache,
         threads=config.data.threads,
     )
 
 
-def make_examples(config: Config, module: stage.Stage, params: Any) -> grid.Examples:
+def make_examples(
+    config: Config,
+    module: stage.Stage,
+    params: Any,
+    cache: embeddings.Cache | None = None,
+) -> grid.Examples:
     """Held-out captions to draw while training, with their pictures' low-res."""
     source = make_source(config, "heldout")
     seed, size = config.data.seed, module.resolution
@@ -309,7 +361,11 @@ def make_examples(config: Config, module: stage.Stage, params: Any) -> grid.Exam
     examples = [source.example(seed, i, size) for i in number]
     texts = [example["text"] for example in examples]
     pictures = [example["image"] for example in examples]
-    embedding = make_text_encoder(config)(params, texts)
+    if params is None and cache is not None:
+        values, mask = cache(texts, config.text.length)
+        embedding = encoder.TextEmbedding(jax.numpy.asarray(values), mask)
+    else:
+        embedding = make_text_encoder(config).truncated(params, texts)
     return grid.examples_of(module, embedding, texts, pictures)
 
 
@@ -330,7 +386,12 @@ def training_run(config: Config) -> loop.TrainingRun:
     """What `imagen-jax train` trains: a stage, or a text encoder."""
     mesh = partitioning.make_mesh(config.mesh)
     rule, schedule = make_optimizer(config)
-    reader = make_reader(config)
+    cached = bool(config.data.get("embeddings", ""))
+    params = None
+    if config.kind == "stage" and (config.text.weights or not cached):
+        params = text_params(config)
+    cache = make_cache(config, params) if cached else None
+    reader = make_reader(config, cache)
     common = {
         "optimizer": rule,
         "schedule": schedule,
@@ -338,6 +399,7 @@ def training_run(config: Config) -> loop.TrainingRun:
             config.training.ema_decay, warmup=config.training.ema_warmup
         ),
         "make_batches": reader.batches,
+        "bad_examples": reader.bad_examples,
         "mesh": mesh,
     }
     if config.kind == "text":
@@ -351,14 +413,18 @@ def training_run(config: Config) -> loop.TrainingRun:
         return loop.TrainingRun(
             loss=task.loss, init=task.init, evaluate=shares, **common
         )
-    module, params = make_stage(config), text_params(config)
+    module = make_stage(config)
     sample = None
     if config.training.sample_every:
-        examples = make_examples(config, module, params)
+        examples = make_examples(config, module, params, cache)
         settings = make_recipe(config)
         sample = lambda _, ema: grid.sheet(module, ema, settings, examples)  # noqa: E731
     return loop.TrainingRun(
-        loss=module.loss, init=module.init, frozen=params, sample=sample, **common
+        loss=module.loss,
+        init=module.init,
+        frozen=None if cached else params,
+        sample=sample,
+        **common,
     )
 
 

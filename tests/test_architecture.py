@@ -29,9 +29,11 @@ ALLOWED = {
     | SECOND
     | {"cascade", "data", "published", "training", "evaluation"},
     "export": WINGS | SECOND | {"cascade", "data", "evaluation", "build"},
+    "embed": WINGS | SECOND | {"data", "build"},
     "commands": WINGS
     | SECOND
-    | {"cascade", "data", "published", "training", "evaluation", "build", "export"},
+    | {"cascade", "data", "published", "training", "evaluation", "build"}
+    | {"export", "embed"},
     "__init__": {"build"},
     "__main__": {"commands"},
 }

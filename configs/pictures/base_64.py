@@ -19,6 +19,7 @@ def get_config() -> Any:
     c.text.weights = ""
     c.data.task = "pictures"
     c.data.pictures = text.data.pictures
+    c.data.embeddings = ""  # a folder that `imagen-jax embed` has made
     c.data.batch_size = 128
     # Photographs have many faces for one caption: Imagen's own choices.
     c.diffusion.schedule = {"type": "cosine"}

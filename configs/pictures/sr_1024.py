@@ -17,6 +17,7 @@ def get_config() -> Any:
     c.text = base.text
     c.data.task = "pictures"
     c.data.pictures = base.data.pictures
+    c.data.embeddings = ""
     c.data.batch_size = 32
     c.sampling.threshold = "dynamic"
     return c

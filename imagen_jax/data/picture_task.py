@@ -152,6 +152,11 @@ class PictureTask:
             return found
         raise TooManyBad(f"{self.name}: {ATTEMPTS} bad examples in a row.")
 
+    @property
+    def bad(self) -> dict[str, int]:
+        """How many records could not be used so far, by cause."""
+        return dict(self.tally.bad)
+
     def text_only(self) -> "PictureTask":
         """Return the same captions in the same order, without pictures."""
         return dataclasses.replace(self, has_image=False)

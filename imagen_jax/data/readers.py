@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from imagen_jax.data import preprocessors, tasks
+from imagen_jax.data import embeddings, preprocessors, tasks
 from imagen_jax.text import tokenizer
 
 READERS = ("grain", "seqio")
@@ -30,7 +30,7 @@ class Reader:
     "reworded_mask"}. With `crop`, H = W = crop: a random window
     of the picture at `resolution`, its corner on a multiple of `crop_multiple`; only
     the window is drawn. With `truncate`, texts of more than `length` tokens are cut;
-    else they are an error.
+    else they are an error. With `cache`, "text_values" [B, L, D] stand for tokens.
     """
 
     source: tasks.Source
@@ -47,6 +47,7 @@ class Reader:
     threads: int = 2
     prefetch: int = 4
     truncate: bool = False
+    cache: embeddings.Cache | None = None
 
     def __post_init__(self):
         if self.reader not in READERS:
@@ -94,7 +95,10 @@ class Reader:
         batch = {}
         for name in examples[0]:
             values = [example[name] for example in examples]
-            if name in TEXTS:
+            if name == "text" and self.cache is not None:
+                found, mask = self.cache(values, self.length)
+                batch |= {"text_values": found, "mask": mask}
+            elif name in TEXTS:
                 prefix = TEXTS[name]
                 ids, mask = self.tokenizer.encode(
                     values, self.length, truncate=self.truncate
@@ -103,6 +107,14 @@ class Reader:
             else:
                 batch[name] = np.stack(values)
         return batch
+
+    def bad_examples(self) -> dict[str, int]:
+        """How many examples could not be used so far, by cause (`pictures.CAUSES`)."""
+        found: dict[str, int] = {}
+        for source in getattr(self.source, "sources", (self.source,)):
+            # The sources of one config share their tally.
+            found |= getattr(source, "bad", {})
+        return found
 
     def batches(self, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Return the endless stream of batches from the global example `start` on."""

@@ -56,6 +56,11 @@ class TextEncoder:
         ids, mask = self.tokenizer.encode(prompts, self.length)
         return _jitted(self.module, params, ids, mask)
 
+    def truncated(self, params: Any, prompts: Sequence[str]) -> TextEmbedding:
+        """Encode prompts, those of more than `length` tokens cut."""
+        ids, mask = self.tokenizer.encode(prompts, self.length, truncate=True)
+        return _jitted(self.module, params, ids, mask)
+
     encode = __call__
 
 

@@ -47,6 +47,7 @@ class TrainingRun:
       frozen: arrays that the loss reads and nobody trains.
       sample: (step, ema_params) -> a uint8 picture [H, W, 3].
       evaluate: (step, ema_params) -> numbers by name.
+      bad_examples: -> how many examples could not be used so far, by cause.
     """
 
     loss: training_step.Loss
@@ -59,6 +60,7 @@ class TrainingRun:
     frozen: Tree = None
     sample: Callable[[int, Tree], np.ndarray] | None = None
     evaluate: Callable[[int, Tree], Mapping[str, float]] | None = None
+    bad_examples: Callable[[], Mapping[str, int]] = dict
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -237,6 +239,7 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
                         "learning_rate": np.asarray(run.schedule(done - 1)).item(),
                         "examples_seen": seen,
                         "skipped": guard.skipped,
+                        **{f"bad_{k}": n for k, n in run.bad_examples().items()},
                     }
                     bar.record(done, record)
                     if log:

@@ -37,6 +37,9 @@ class Progress:
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Show the numbers of a log."""
         shown = {k: f"{values[n]:.3g}" for k, n in SHOWN.items() if n in values}
+        bad = sum(int(v) for k, v in values.items() if k.startswith("bad_"))
+        if bad:
+            shown["bad examples"] = str(bad)
         if self._bar is not None:
             self._bar.set_postfix(shown, refresh=False)
         else:

@@ -1,0 +1,244 @@
+"""Encode a data set's captions once: what `imagen-jax embed` does, and would cost."""
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from imagen_jax import build, partitioning
+from imagen_jax.data import embeddings, picture_task, pictures, records, tasks
+from imagen_jax.text import encoder
+
+# Captions of a partition, so that one is encoded and written in minutes, and the most
+# that a process keeps in memory while it reads the data set.
+PARTITION = 50_000
+IN_MEMORY = 4_000_000
+# Lengths to which captions are padded, that few programs be compiled.
+GRID = 16
+# Peak bfloat16 operations a second of one chip, as its maker states.
+PEAKS = {"v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12, "H100": 989e12}
+UTILISATION = 0.4
+
+
+def sources(config: build.Config) -> list[tasks.Source]:
+    """Every path's records, training and held-out ones."""
+    found: list[tasks.Source] = []
+    for split in ("train", "heldout"):
+        try:
+            source = build.make_source(config, split)
+        except ValueError:
+            if split == "train":
+                raise
+            continue  # nothing is held out
+        found += getattr(source, "sources", (source,))
+    for source in found:
+        if not isinstance(source, picture_task.PictureTask):
+            raise ValueError(
+                f"embed: data.task must be 'pictures', got {config.data.task!r}; the "
+                "captions of drawn scenes are endless."
+            )
+    return found
+
+
+def captions(config: build.Config) -> Iterator[str]:
+    """All captions of the records that a config trains on, as they lie in the files."""
+    yield ""  # what a dropped caption becomes
+    for source in sources(config):
+        assert isinstance(source, picture_task.PictureTask)
+        for number in range(len(source.contents)):
+            try:
+                yield from records.texts(source.record(number))
+            except pictures.BadExample:
+                continue
+
+
+@dataclasses.dataclass(frozen=True)
+class Writer:
+    """An encoder on a mesh that fills partitions.
+
+    Attributes:
+      encode: (ids, mask) of one shape -> vectors [B, L, D] float32.
+      tokenizer: texts -> (ids, mask).
+      length: tokens a caption may have; longer ones are cut.
+      batch_size: captions encoded at once.
+    """
+
+    encode: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    tokenizer: Any
+    length: int
+    batch_size: int
+
+    def vectors(self, texts: Mapping[bytes, str]) -> dict[bytes, np.ndarray]:
+        """Encode captions in batches of like lengths: [tokens, D] float32 each."""
+        keys = list(texts)
+        ids, mask = self.tokenizer.encode(
+            [texts[key] for key in keys], self.length, truncate=True
+        )
+        sizes = mask.sum(1)
+        found: dict[bytes, np.ndarray] = {}
+        order = np.argsort(sizes, kind="stable")
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            width = min(-(-int(sizes[rows].max()) // GRID) * GRID, self.length)
+            full = np.resize(rows, self.batch_size)
+            values = self.encode(ids[full, :width], mask[full, :width])
+            for row, vector in zip(rows, values, strict=False):
+                found[keys[row]] = vector[: sizes[row]]
+        return found
+
+
+def make_writer(config: build.Config, params: Any, batch_size: int) -> Writer:
+    """The encoder of a config, its parameters sharded over the config's mesh."""
+    mesh = partitioning.make_mesh(config.mesh)
+    module = build.make_text_module(config)
+    boxed = jax.eval_shape(
+        build.encoder_init(module, config.text.length), jax.random.key(0)
+    )
+    params = jax.device_put(params, partitioning.param_shardings(mesh, boxed))
+
+    def encode(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        with partitioning.use(mesh):
+            ids, mask = partitioning.place_batch(mesh, (ids, mask))
+            values = _encode(module, params, ids, mask)
+        return np.asarray(jax.device_get(values), np.float32)
+
+    return Writer(encode, build.make_tokenizer(config), config.text.length, batch_size)
+
+
+@jax.jit(static_argnums=0)
+def _encode(module, params, ids, mask):
+    return encoder.embed(module, params, ids, mask).values
+
+
+def embed(
+    config: build.Config,
+    out: str,
+    *,
+    dtype: str,
+    batch_size: int,
+    report: Callable[[int, int], object] | None = None,
+) -> dict[str, Any]:
+    """Write the embeddings of all captions; an interrupted call goes on where it was.
+
+    Several processes share the partitions, each with devices of its own.
+
+    Args:
+      config: a stage's, with `text` and `data`.
+      out: the folder.
+      dtype: of the stored vectors.
+      batch_size: captions encoded at once.
+      report: told (partitions done, of how many).
+
+    Returns:
+      The manifest.
+    """
+    if dtype not in embeddings.DTYPES:
+        raise ValueError(f"--dtype: must be one of {embeddings.DTYPES}, got {dtype!r}.")
+    params = build.text_params(config)
+    total = sum(len(source.contents) for source in sources(config))  # type: ignore
+    folder = pathlib.Path(out)
+    manifest = begin(folder, config, build.text_identity(config, params), dtype, total)
+    writer = make_writer(config, params, batch_size)
+    partitions = manifest["partitions"]
+    together = max(1, IN_MEMORY * partitions // max(total, 1))
+    done = 0
+    for first in range(0, partitions, together):
+        wanted = range(first, min(first + together, partitions))
+        found = embeddings.gather(captions(config), wanted, partitions)
+        for number, texts in found.items():
+            if not embeddings.complete(out, number, texts):
+                vectors = writer.vectors(texts)
+                told = embeddings.write(folder, number, vectors, dtype)
+                (folder / f"{number:05d}.json").write_text(json.dumps(told))
+            done += 1
+            if report is not None:
+                report(done, partitions)
+    return finish(folder, manifest)
+
+
+def begin(
+    folder: pathlib.Path, config: build.Config, identity: str, dtype: str, total: int
+) -> dict[str, Any]:
+    """The manifest of a new folder, or of the one that is gone on with."""
+    path = folder / "begun.json"
+    wanted = {
+        "encoder": identity,
+        "length": config.text.length,
+        "d_model": config.text.encoder.d_model,
+        "dtype": dtype,
+    }
+    if path.exists():
+        before = json.loads(path.read_text())
+        for name, value in wanted.items():
+            if before[name] != value:
+                raise ValueError(
+                    f"embed: {folder} was begun with {name} {before[name]!r}, not "
+                    f"{value!r}. Give a new folder."
+                )
+        return before
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {**wanted, "partitions": max(1, -(-total // PARTITION))}
+    path.write_text(json.dumps(manifest, indent=1))
+    return manifest
+
+
+def finish(folder: pathlib.Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write the manifest, by which the folder is known to be whole."""
+    parts = [
+        json.loads((folder / f"{number:05d}.json").read_text())
+        for number in range(manifest["partitions"])
+    ]
+    sums = {name: sum(part[name] for part in parts) for name in parts[0]}
+    told = {
+        **manifest,
+        "captions": int(sums["captions"]),
+        "tokens": int(sums["tokens"]),
+        "relative_error": math.sqrt(sums["error"] / max(sums["size"], 1e-30)),
+    }
+    (folder / embeddings.MANIFEST).write_text(json.dumps(told, indent=1))
+    return told
+
+
+def plan(
+    config: build.Config, numbers: list[int], tokens: float
+) -> list[dict[str, float | str]]:
+    """What embedding so many captions takes: arithmetic, nothing is measured.
+
+    Args:
+      config: for its text encoder.
+      numbers: of captions.
+      tokens: of a caption, on average.
+
+    Returns:
+      A row for each number: bytes by kind and hours by chip.
+    """
+    counts = build.param_counts(config)["text encoder (frozen)"]
+    table = config.text.encoder.vocab_size * config.text.encoder.d_model
+    matrices = sum(counts.values()) - table  # looking up costs nothing
+    rows = []
+    for number in numbers:
+        words = number * tokens
+        row: dict[str, float | str] = {"captions": number}
+        size = config.text.encoder.d_model
+        for kind, width in (("float32", 4), ("bfloat16", 2), ("int8", 1 + 4 / size)):
+            row[f"{kind} bytes"] = words * size * width
+        for chip, peak in PEAKS.items():
+            row[f"{chip} hours"] = 2 * matrices * words / (peak * UTILISATION) / 3600
+        rows.append(row)
+    return rows
+
+
+def measured_tokens(config: build.Config, most: int = 2000) -> float:
+    """The mean number of tokens of some of a data set's captions."""
+    tokens = build.make_tokenizer(config)
+    found = []
+    for text, _ in zip(captions(config), range(most + 1), strict=False):
+        found.append(text)
+    return float(
+        tokens.encode(found[1:], config.text.length, truncate=True)[1].sum(1).mean()
+    )

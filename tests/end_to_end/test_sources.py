@@ -1,0 +1,188 @@
+"""Every kind of file trains a small stage; captions encoded before or meanwhile."""
+
+import json
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from imagen_jax import build, embed
+from imagen_jax.checkpoints import model_directory
+from imagen_jax.commands import configs, main
+from imagen_jax.data import embeddings
+from imagen_jax.training import loop
+from tests.data import making
+
+SMALL = [
+    "--config.text.encoder.d_model=32",
+    "--config.text.encoder.num_layers=1",
+    "--config.text.length=40",
+    "--config.stage.resolution=16",
+    "--config.network.channels=32",
+    "--config.network.num_res_blocks=1",
+    "--config.network.head_dim=16",
+    "--config.network.text_map=32",
+    "--config.network.dtype=float32",
+    "--config.data.batch_size=8",
+    "--config.data.threads=1",
+    "--config.optimizer.warmup_steps=2",
+    "--config.training.steps=3",
+    "--config.training.log_every=1",
+    "--config.training.sample_every=0",
+    "--config.data.pictures.heldout=0.2",
+]
+NUMBER = 40
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A model directory that holds nothing but an untrained text encoder."""
+    config = configs.load("pictures/base_64")
+    configs.override(config, SMALL)
+    init = build.encoder_init(build.make_text_module(config), config.text.length)
+    params = nn.unbox(jax.jit(init)(jax.random.key(0)))
+    folder = tmp_path_factory.mktemp("text")
+    model_directory.write(folder, [], {"text": params}, "float32")
+    return str(folder)
+
+
+def flags(text, path, *more):
+    return [
+        *SMALL,
+        f"--config.text.weights={text}",
+        f"--config.data.pictures.path={path}",
+        *more,
+    ]
+
+
+def losses(folder, *overrides, name="pictures/base_64"):
+    config = configs.load(name)
+    configs.override(config, overrides)
+    settings = build.loop_settings(
+        config, str(folder), tensorboard="none", progress=False
+    )
+    loop.train(build.training_run(config), settings)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def written(folder, kind, number=NUMBER):
+    return making.write(folder, kind, [making.picture(i) for i in range(number)])
+
+
+@pytest.mark.slow
+def test_every_format_trains_a_stage_to_the_same_losses(text, tmp_path):
+    """Shards and orders are alike, so that even the numbers are."""
+    found = {
+        kind: [
+            line["loss"]
+            for line in losses(
+                tmp_path / f"{kind}_run",
+                *flags(text, written(tmp_path / kind, kind)),
+            )
+        ]
+        for kind in making.FORMATS
+    }
+    assert all(values == found["webdataset"] for values in found.values()), found
+    assert len(found["folder"]) == 3 and np.isfinite(found["folder"]).all()
+
+
+@pytest.mark.slow
+def test_embeddings_made_before_give_the_same_losses(text, tmp_path):
+    path = written(tmp_path / "data", "parquet")
+    plain = flags(text, path, "--config.data.pictures.caption_drop=0.2")
+    cache = tmp_path / "cache"
+    argv = ["embed", "--config", "pictures/base_64", "--out", str(cache), *plain]
+    assert main.main([*argv, "--dtype", "float32", "--batch_size", "16"]) == 0
+    online = losses(tmp_path / "online", *plain)
+    cached = losses(tmp_path / "a", *plain, f"--config.data.embeddings={cache}")
+    # Without the encoder's weights they do as well.
+    alone = losses(
+        tmp_path / "b",
+        *plain,
+        "--config.text.weights=",
+        f"--config.data.embeddings={cache}",
+    )
+    for other in (cached, alone):
+        for one, two in zip(online, other, strict=True):
+            assert two["loss"] == pytest.approx(one["loss"], abs=1e-5)
+            assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_another_encoder_is_refused(text, tmp_path, capsys):
+    path = written(tmp_path / "data", "webdataset", 20)
+    config = configs.load("pictures/base_64")
+    configs.override(config, flags(text, path))
+    cache = str(tmp_path / "cache")
+    embed.embed(config, cache, dtype="bfloat16", batch_size=16)
+    other = build.text_params(config)
+    other = jax.tree.map(lambda leaf: leaf * 1.001, other)
+    folder = tmp_path / "other"
+    model_directory.write(folder, [], {"text": other}, "float32")
+    with pytest.raises(ValueError, match="another text encoder"):
+        losses(
+            tmp_path / "run",
+            *flags(str(folder), path, f"--config.data.embeddings={cache}"),
+        )
+    argv = ["embed", "--config", "pictures/base_64", "--out", cache]
+    assert main.main([*argv, *flags(str(folder), path)]) == 2
+    assert "was begun with encoder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_embedding_goes_on_where_it_was_and_grows_with_the_data(
+    text, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(embed, "PARTITION", 8)
+    config = configs.load("pictures/base_64")
+    path = written(tmp_path / "data", "tfrecord")
+    configs.override(config, flags(text, path))
+    cache = str(tmp_path / "cache")
+    write, calls = embeddings.write, []
+
+    def until_the_third(*arguments):
+        calls.append(arguments[1])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return write(*arguments)
+
+    monkeypatch.setattr(embeddings, "write", until_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        embed.embed(config, cache, dtype="int8", batch_size=16)
+    with pytest.raises(ValueError, match=r"no embeddings\.json"):
+        embeddings.open_cache(cache)
+    told = embed.embed(config, cache, dtype="int8", batch_size=16)
+    assert told["partitions"] == 5 and calls == [0, 1, 2, 2, 3, 4]
+    assert told["captions"] == NUMBER + 1
+    assert 0 < told["relative_error"] < 0.02
+    assert embed.embed(config, cache, dtype="int8", batch_size=16) == told
+    assert len(calls) == 6
+    opened = embeddings.open_cache(cache)
+    with pytest.raises(ValueError, match="has no embedding of 'picture number 40'"):
+        opened(["picture number 40"], 40)
+    making.WRITERS["tfrecord"](tmp_path / "data", 7, {40: making.picture(40)})
+    build.picture_task.shards_of.cache_clear()
+    embeddings.table_of.cache_clear()
+    embed.embed(config, cache, dtype="int8", batch_size=16)
+    values, mask = opened(["picture number 40", ""], 40)
+    assert values.shape == (2, 40, 32) and mask.sum(1).tolist() == [18, 1]
+
+
+@pytest.mark.parametrize(("kind", "off"), [("bfloat16", 4e-3), ("int8", 1e-2)])
+def test_stored_vectors_are_near_the_exact_ones(tmp_path, kind, off):
+    draw = np.random.default_rng(0)
+    some = {
+        embeddings.digest(f"text {i}"): draw.normal(size=(i % 5 + 1, 16)).astype("f4")
+        for i in range(50)
+    }
+    told = embeddings.write(tmp_path, 0, some, kind)
+    manifest = {"dtype": kind, "d_model": 16, "partitions": 1}
+    cache = embeddings.Cache(str(tmp_path), manifest)
+    for i in range(50):
+        exact = some[embeddings.digest(f"text {i}")]
+        error = np.abs(cache.tokens(f"text {i}").astype(np.float32) - exact)
+        assert error.max() <= off * np.abs(exact).max()
+    assert told["tokens"] == sum(i % 5 + 1 for i in range(50))
+    assert (told["error"] / told["size"]) ** 0.5 < off
