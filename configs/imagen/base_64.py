@@ -7,10 +7,13 @@ Expected: with the two super-resolution stages and ~860M pairs, zero-shot COCO F
 Cost: batch 2048 for 2.5M steps; the paper used 256 TPU-v4 chips.
 Command:
   imagen-jax train --config imagen/base_64 --workdir gs://BUCKET/base \
-    --config.text.weights=T5_XXL_DIR --config.text.sentencepiece=spiece.model
+    --config.text.weights=T5_XXL_DIR --config.text.sentencepiece=spiece.model \
+    --config.data.pictures.path='gs://BUCKET/tars/*.tar'
 """
 
 import ml_collections
+
+from imagen_jax.commands import configs
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -70,8 +73,10 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.data = ml_collections.ConfigDict(
         {
-            # Stands in until a data set of one's own is named; see docs/data.md.
-            "task": "emoji",
+            "task": "pictures",
+            # --config.data.pictures.path says where; see docs/data.md.
+            "pictures": configs.load("pictures/text").data.pictures,
+            "embeddings": "",
             "reader": "seqio",
             "batch_size": 2048,
             "crop": 0,

@@ -185,13 +185,17 @@ class PictureTask:
         if not self.has_image:
             return {"text": text}
         height, width = (side * resolution // buckets.PARTS for side in shape)
-        draw = order.Draw(seed, index, CROP_SALT) if self.crop == "random" else None
-        box = largest(pictures.size(record.picture), width / height, draw)
-        if window is not None:
+        to = pictures.Size(width, height) if window is None else window[2:] * 2
+
+        def cut(size: pictures.Size) -> pictures.Box:
+            draw = order.Draw(seed, index, CROP_SALT) if self.crop == "random" else None
+            box = largest(size, width / height, draw)
+            if window is None:
+                return box
             top, left, side = window
-            box = part(box, left / width, top / height, side / width, side / height)
-            height = width = side
-        image = pictures.decode(record.picture, box, pictures.Size(width, height))
+            return part(box, left / width, top / height, side / width, side / height)
+
+        image = pictures.decode(record.picture, cut, pictures.Size(*to))
         return {"image": image, "text": text}
 
 

@@ -6,6 +6,7 @@ the wanted part of the picture is resized.
 
 import io
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -97,14 +98,16 @@ def size(data: bytes) -> Size:
     return Size(image.width, image.height)
 
 
-def decode(data: bytes, box: Box | None = None, to: Size | None = None) -> np.ndarray:
+def decode(
+    data: bytes, part: Callable[[Size], Box] | None = None, to: Size | None = None
+) -> np.ndarray:
     """Decode a picture, or a part of it at another size.
 
     Args:
       data: of a JPEG, PNG, WebP, GIF, TIFF, BMP ... file; of an animation the first
         frame counts.
-      box: (left, top, right, bottom) of the part wanted, in units of the (turned)
-        picture's sides, from 0 to 1; None for all.
+      part: the (turned) picture's size -> (left, top, right, bottom) of the part
+        wanted, in units of its sides, from 0 to 1; None for all.
       to: the size that this part shall have, by an antialiased bicubic filter; None
         for its own.
 
@@ -116,10 +119,10 @@ def decode(data: bytes, box: Box | None = None, to: Size | None = None) -> np.nd
     """
     image = opened(data)
     turn = orientation(image)
-    box = box or (0.0, 0.0, 1.0, 1.0)
     width, height = image.size
     if turn in TURNED:
         width, height = height, width
+    box = part(Size(width, height)) if part is not None else (0.0, 0.0, 1.0, 1.0)
     if to is not None and image.format == "JPEG":
         keep = REDUCED * max(
             to.width / (width * (box[2] - box[0])),

@@ -85,6 +85,26 @@ def test_a_file_by_itself_and_a_pattern_are_paths_too(written):
     assert finding.find(f"{path}/{suffix}")[1] == names
 
 
+def test_remote_files_are_read_in_ranges(written):
+    """fsspec's memory stands for gs:// and s3://, its interface being the same."""
+    import fsspec
+
+    kind, path = written
+    memory = fsspec.filesystem("memory")
+    url = f"memory://{kind}"
+    memory.put(path, f"/{kind}", recursive=True)
+    if kind == "array_record":
+        with pytest.raises(ValueError, match="read from local disks alone"):
+            finding.find(url)
+        return
+    found = [r.picture.rstrip(b"\0") for r in everything(shards_of(url))]
+    assert found == [making.picture(i) for i in range(NUMBER)]
+    assert memory.glob(f"/{kind}/.imagen_jax/*.npy")
+    assert [records.texts(r) for r in everything(shards_of(url))][-1] == [
+        making.caption(NUMBER - 1)
+    ]
+
+
 def test_nothing_known_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     for path in (str(tmp_path), str(tmp_path / "absent")):

@@ -87,7 +87,14 @@ def test_a_part_is_the_same_as_cutting_the_whole():
     noise = draw.integers(0, 256, (300, 400, 3), np.uint8)
     data = making.encoded(Image.fromarray(noise))
     whole = pictures.decode(data, to=pictures.Size(100, 75))
-    part = pictures.decode(data, (0.2, 0.4, 0.6, 0.8), pictures.Size(40, 30))
+    seen = []
+
+    def middle(size):
+        seen.append(size)
+        return 0.2, 0.4, 0.6, 0.8
+
+    part = pictures.decode(data, middle, pictures.Size(40, 30))
+    assert seen == [(400, 300)]
     np.testing.assert_allclose(part.astype(int), whole[30:60, 20:60], atol=1)
 
 

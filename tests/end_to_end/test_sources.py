@@ -35,6 +35,19 @@ SMALL = [
 NUMBER = 40
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """The runs here differ in what they read, not in what they compute."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    folder = tmp_path_factory.mktemp("compiled")
+    for name, value in zip(names, (str(folder), 0.0), strict=True):
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     """A model directory that holds nothing but an untrained text encoder."""
