@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 
 from imagen_jax import build, partitioning
-from imagen_jax.data import embeddings, picture_task, pictures, records, tasks
+from imagen_jax.data import embeddings, picture_task, pictures, records
 from imagen_jax.text import encoder
 
 # Captions of a partition, so that one is encoded and written in minutes, and the most
@@ -25,23 +24,26 @@ PEAKS = {"v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12, "H100": 989e
 UTILISATION = 0.4
 
 
-def sources(config: build.Config) -> list[tasks.Source]:
-    """Every path's records, training and held-out ones."""
-    found: list[tasks.Source] = []
+def sources(config: build.Config) -> list[picture_task.PictureTask]:
+    """Every path's records, training and held-out ones.
+
+    Raises:
+      ValueError: if the config's captions are drawn, and so endless.
+    """
+    if config.data.task != "pictures":
+        raise ValueError(
+            f"embed: data.task must be 'pictures', got {config.data.task!r}; the "
+            "captions of drawn scenes are endless."
+        )
+    found: list[Any] = []
     for split in ("train", "heldout"):
         try:
-            source = build.make_source(config, split)
+            source: Any = build.make_source(config, split)
         except ValueError:
             if split == "train":
                 raise
             continue  # nothing is held out
         found += getattr(source, "sources", (source,))
-    for source in found:
-        if not isinstance(source, picture_task.PictureTask):
-            raise ValueError(
-                f"embed: data.task must be 'pictures', got {config.data.task!r}; the "
-                "captions of drawn scenes are endless."
-            )
     return found
 
 
@@ -49,7 +51,6 @@ def captions(config: build.Config) -> Iterator[str]:
     """All captions of the records that a config trains on, as they lie in the files."""
     yield ""  # what a dropped caption becomes
     for source in sources(config):
-        assert isinstance(source, picture_task.PictureTask)
         for number in range(len(source.contents)):
             try:
                 yield from records.texts(source.record(number))
@@ -121,59 +122,65 @@ def embed(
     *,
     dtype: str,
     batch_size: int,
+    share: tuple[int, int] = (0, 1),
     report: Callable[[int, int], object] | None = None,
 ) -> dict[str, Any]:
     """Write the embeddings of all captions; an interrupted call goes on where it was.
 
-    Several processes share the partitions, each with devices of its own.
-
     Args:
       config: a stage's, with `text` and `data`.
-      out: the folder.
+      out: the folder, local or a URL.
       dtype: of the stored vectors.
       batch_size: captions encoded at once.
+      share: (i, n): do each n-th partition from the i-th on; other calls, on other
+        machines, do the others.
       report: told (partitions done, of how many).
 
     Returns:
-      The manifest.
+      The manifest; {} while other calls' partitions are missing.
     """
     if dtype not in embeddings.DTYPES:
         raise ValueError(f"--dtype: must be one of {embeddings.DTYPES}, got {dtype!r}.")
     params = build.text_params(config)
-    total = sum(len(source.contents) for source in sources(config))  # type: ignore
-    folder = pathlib.Path(out)
-    manifest = begin(folder, config, build.text_identity(config, params), dtype, total)
+    total = sum(len(source.contents) for source in sources(config))
+    manifest = begin(out, config, build.text_identity(config, params), dtype, total)
     writer = make_writer(config, params, batch_size)
     partitions = manifest["partitions"]
+    mine = range(share[0], partitions, share[1])
     together = max(1, IN_MEMORY * partitions // max(total, 1))
     done = 0
-    for first in range(0, partitions, together):
-        wanted = range(first, min(first + together, partitions))
+    for first in range(0, len(mine), together):
+        wanted = mine[first : first + together]
         found = embeddings.gather(captions(config), wanted, partitions)
         for number, texts in found.items():
             if not embeddings.complete(out, number, texts):
                 vectors = writer.vectors(texts)
-                told = embeddings.write(folder, number, vectors, dtype)
-                (folder / f"{number:05d}.json").write_text(json.dumps(told))
+                told = embeddings.write(out, number, vectors, dtype)
+                write_json(f"{out}/{number:05d}.json", told)
             done += 1
             if report is not None:
-                report(done, partitions)
-    return finish(folder, manifest)
+                report(done, len(mine))
+    return finish(out, manifest)
+
+
+def write_json(path: str, values: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    records.write_bytes(path, json.dumps(values, indent=1).encode())
 
 
 def begin(
-    folder: pathlib.Path, config: build.Config, identity: str, dtype: str, total: int
+    folder: str, config: build.Config, identity: str, dtype: str, total: int
 ) -> dict[str, Any]:
     """The manifest of a new folder, or of the one that is gone on with."""
-    path = folder / "begun.json"
+    path = f"{folder}/begun.json"
     wanted = {
         "encoder": identity,
         "length": config.text.length,
         "d_model": config.text.encoder.d_model,
         "dtype": dtype,
     }
-    if path.exists():
-        before = json.loads(path.read_text())
+    if records.exists(path):
+        before = json.loads(records.read_bytes(path))
         for name, value in wanted.items():
             if before[name] != value:
                 raise ValueError(
@@ -181,18 +188,17 @@ def begin(
                     f"{value!r}. Give a new folder."
                 )
         return before
-    folder.mkdir(parents=True, exist_ok=True)
     manifest = {**wanted, "partitions": max(1, -(-total // PARTITION))}
-    path.write_text(json.dumps(manifest, indent=1))
+    write_json(path, manifest)
     return manifest
 
 
-def finish(folder: pathlib.Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write the manifest, by which the folder is known to be whole."""
-    parts = [
-        json.loads((folder / f"{number:05d}.json").read_text())
-        for number in range(manifest["partitions"])
-    ]
+def finish(folder: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write the manifest, by which the folder is known to be whole, if it is."""
+    names = [f"{folder}/{number:05d}.json" for number in range(manifest["partitions"])]
+    if not all(records.exists(name) for name in names):
+        return {}
+    parts = [json.loads(records.read_bytes(name)) for name in names]
     sums = {name: sum(part[name] for part in parts) for name in parts[0]}
     told = {
         **manifest,
@@ -200,7 +206,7 @@ def finish(folder: pathlib.Path, manifest: dict[str, Any]) -> dict[str, Any]:
         "tokens": int(sums["tokens"]),
         "relative_error": math.sqrt(sums["error"] / max(sums["size"], 1e-30)),
     }
-    (folder / embeddings.MANIFEST).write_text(json.dumps(told, indent=1))
+    write_json(f"{folder}/{embeddings.MANIFEST}", told)
     return told
 
 

@@ -23,6 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch_size", type=int, default=256, help="captions encoded at once"
     )
     parser.add_argument(
+        "--share",
+        type=share,
+        default=(0, 1),
+        metavar="I/N",
+        help="this call's part of the work: 0/4 ... 3/4 on four machines",
+    )
+    parser.add_argument(
         "--plan",
         action="store_true",
         help="only say how much disk and time it would take, for --captions",
@@ -39,6 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="plan: of a caption, on average (default: counted in the data set)",
     )
     parser.set_defaults(takes_config=True)
+
+
+def share(text: str) -> tuple[int, int]:
+    """Parse "2/4"."""
+    part, _, of = text.partition("/")
+    if not 0 <= int(part) < int(of):
+        raise argparse.ArgumentTypeError(f"must be I/N with I < N, got {text!r}")
+    return int(part), int(of)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -65,8 +80,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             args.out,
             dtype=args.dtype,
             batch_size=args.batch_size,
+            share=args.share,
             report=report,
         )
+    if not told:
+        print(f"{args.out}: this share is done; others are not yet.")
+        return 0
     size = told["tokens"] * told["d_model"] * {"f": 4, "b": 2, "i": 1}[args.dtype[0]]
     print(
         f"{args.out}: {told['captions']} captions, {told['tokens']} tokens, "

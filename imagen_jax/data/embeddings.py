@@ -9,8 +9,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -76,8 +74,9 @@ class Cache:
         number = partition_of(key, self.manifest["partitions"])
         table = table_of(self.folder, number)
         # numpy compares strings as bytes, the way they were sorted.
-        place = int(np.searchsorted(table["hash"], key))
-        if place >= len(table) - 1 or table["hash"][place] != key:
+        hashes = table["hash"][:-1]
+        place = int(np.searchsorted(hashes, key))
+        if place == len(hashes) or hashes[place] != key:
             raise ValueError(
                 f"data.embeddings: {self.folder} has no embedding of {text!r}. Run "
                 "`imagen-jax embed` again with the same data set; it adds what is "
@@ -124,14 +123,12 @@ def header_size(path: str) -> int:
 def table_of(folder: str, number: int) -> np.ndarray:
     """Read a partition's table; its last line holds the number of tokens."""
     path = file_of(folder, number, "table")
-    fs, name = records.filesystem(path)
-    if not fs.exists(name):
+    if not records.exists(path):
         raise ValueError(
             f"data.embeddings: {path} is missing; `imagen-jax embed` has not ended. "
             "Run the same command again: it goes on where it was."
         )
-    with fs.open(name, "rb") as file:
-        return np.load(file, allow_pickle=False)
+    return records.read_array(path)
 
 
 def open_cache(folder: str, encoder: str | None = None) -> Cache:
@@ -144,13 +141,13 @@ def open_cache(folder: str, encoder: str | None = None) -> Cache:
     Raises:
       ValueError: if it is none, or of another encoder.
     """
-    fs, name = records.filesystem(f"{folder.rstrip('/')}/{MANIFEST}")
-    if not fs.exists(name):
+    name = f"{folder.rstrip('/')}/{MANIFEST}"
+    if not records.exists(name):
         raise ValueError(
             f"data.embeddings: {folder} has no {MANIFEST}; make it with `imagen-jax "
             "embed`."
         )
-    manifest = json.loads(fs.cat_file(name))
+    manifest = json.loads(records.read_bytes(name))
     if encoder is not None and manifest["encoder"] != encoder:
         raise ValueError(
             f"data.embeddings: {folder} was made by another text encoder or tokenizer "
@@ -161,7 +158,7 @@ def open_cache(folder: str, encoder: str | None = None) -> Cache:
 
 
 def write(
-    folder: pathlib.Path,
+    folder: str,
     number: int,
     encoded: Mapping[bytes, np.ndarray],
     kind: str,
@@ -187,7 +184,7 @@ def write(
     table["start"][1:] = np.cumsum([len(row) for row in rows])
     for what, array in (("values", stored), ("scales", scales), ("table", table)):
         if array is not None:
-            replace(pathlib.Path(file_of(str(folder), number, what)), array)
+            records.write_array(file_of(folder, number, what), array)
     return {
         "captions": len(keys),
         "tokens": len(values),
@@ -212,22 +209,12 @@ def packed(
     return whole, scales.astype(np.float32), whole * scales
 
 
-def replace(path: pathlib.Path, array: np.ndarray) -> None:
-    """Write a .npy file whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-
-
 def complete(folder: str, number: int, keys: Iterable[bytes]) -> bool:
     """Return whether a partition is written, with all of these hashes."""
     path = file_of(folder, number, "table")
-    if not os.path.exists(path):
+    if not records.exists(path):
         return False
-    return set(keys) <= set(np.load(path, allow_pickle=False)["hash"].tolist())
+    return set(keys) <= set(records.read_array(path)["hash"].tolist())
 
 
 def gather(

@@ -129,27 +129,24 @@ def stored(folder: str, shard: str, mark: str) -> str:
 
 def load(path: str) -> np.ndarray | None:
     """Read a table, or nothing if there is none that is whole."""
-    fs, name = records.filesystem(path)
-    if not fs.exists(name):
+    if not records.exists(path):
         return None
     try:
-        if path.startswith("/") or "://" not in path:
-            return np.load(name, mmap_mode="r", allow_pickle=False)
-        with fs.open(name, "rb") as file:
-            return np.load(file, allow_pickle=False)
+        if "://" not in path:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        return records.read_array(path)
     except (ValueError, EOFError, OSError):
         return None
 
 
 def save(path: str, table: np.ndarray) -> None:
-    """Write a table; under another name first, so that none is ever half written."""
-    fs, name = records.filesystem(path)
+    """Write a table; none is ever half written.
+
+    Raises:
+      ValueError: if that cannot be, saying where else.
+    """
     try:
-        fs.makedirs(os.path.dirname(name), exist_ok=True)
-        temporary = f"{name}.{os.getpid()}.tmp"
-        with fs.open(temporary, "wb") as file:
-            np.save(file, table, allow_pickle=False)
-        fs.mv(temporary, name)
+        records.write_array(path, table)
     except OSError as error:
         raise ValueError(
             "data: the table of a data set's records cannot be written to "

@@ -11,10 +11,15 @@ A place is a tuple of integers by which the format finds a record at once; with 
 table of places (`index`) every format is read at random.
 """
 
+import io
 import json
+import os
+import posixpath
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from fsspec.core import url_to_fs
 
 from imagen_jax.data.pictures import BadExample
@@ -157,3 +162,41 @@ def read_range(path: str, start: int, size: int) -> bytes:
     """Read `size` bytes of a file from `start` on; safe from many threads."""
     fs, name = filesystem(path)
     return fs.cat_file(name, start=start, end=start + size)
+
+
+def exists(path: str) -> bool:
+    """Return whether there is a file."""
+    fs, name = filesystem(path)
+    return fs.exists(name)
+
+
+def read_bytes(path: str) -> bytes:
+    """Read a whole file."""
+    fs, name = filesystem(path)
+    return fs.cat_file(name)
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a file whole or not at all: under another name first."""
+    fs, name = filesystem(path)
+    fs.makedirs(posixpath.dirname(name), exist_ok=True)
+    temporary = f"{name}.{os.getpid()}.{threading.get_ident()}.tmp"
+    with fs.open(temporary, "wb") as file:
+        file.write(data)
+    fs.mv(temporary, name)
+
+
+def write_array(path: str, array: np.ndarray) -> None:
+    """Write a .npy file whole or not at all."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    write_bytes(path, file.getvalue())
+
+
+def read_array(path: str) -> np.ndarray:
+    """Read a .npy file.
+
+    Raises:
+      ValueError: if it is damaged.
+    """
+    return np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)

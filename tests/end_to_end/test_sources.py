@@ -183,6 +183,18 @@ def test_embedding_goes_on_where_it_was_and_grows_with_the_data(
     assert values.shape == (2, 40, 32) and mask.sum(1).tolist() == [18, 1]
 
 
+@pytest.mark.slow
+def test_shares_make_a_whole(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(embed, "PARTITION", 8)
+    config = configs.load("pictures/base_64")
+    configs.override(config, flags(text, written(tmp_path / "data", "webdataset")))
+    common = {"dtype": "bfloat16", "batch_size": 16}
+    one = embed.embed(config, str(tmp_path / "one"), **common)
+    parts = str(tmp_path / "parts")
+    told = [embed.embed(config, parts, share=(i, 3), **common) for i in (2, 0, 1)]
+    assert told == [{}, {}, one]
+
+
 @pytest.mark.parametrize(("kind", "off"), [("bfloat16", 4e-3), ("int8", 1e-2)])
 def test_stored_vectors_are_near_the_exact_ones(tmp_path, kind, off):
     draw = np.random.default_rng(0)
@@ -190,7 +202,7 @@ def test_stored_vectors_are_near_the_exact_ones(tmp_path, kind, off):
         embeddings.digest(f"text {i}"): draw.normal(size=(i % 5 + 1, 16)).astype("f4")
         for i in range(50)
     }
-    told = embeddings.write(tmp_path, 0, some, kind)
+    told = embeddings.write(str(tmp_path), 0, some, kind)
     manifest = {"dtype": kind, "d_model": 16, "partitions": 1}
     cache = embeddings.Cache(str(tmp_path), manifest)
     for i in range(50):
