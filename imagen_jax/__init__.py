@@ -16,6 +16,6 @@ def load(model: str = "emoji"):
     Raises:
       ValueError: when there is no such model or its files are damaged.
     """
-    from imagen_jax import build  # Imported on use: `import imagen_jax` stays light.
+    from imagen_jax import loading  # Imported on use: `import imagen_jax` stays light.
 
-    return build.load(model)
+    return loading.load(model)

@@ -10,7 +10,6 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -19,7 +18,7 @@ import numpy as np
 from etils import epath
 
 from imagen_jax import partitioning
-from imagen_jax.cascade import cascade, recipe, stage, text_to_image
+from imagen_jax.cascade import recipe, stage
 from imagen_jax.checkpoints import model_directory, safetensors, store
 from imagen_jax.data import (
     embeddings,
@@ -436,70 +435,6 @@ def loop_settings(config: Config, workdir: str, **flags: Any) -> loop.LoopSettin
     values["total_steps"] = values.pop("steps")
     values |= {"workdir": workdir, "seed": config.seed, **flags}
     return construct(loop.LoopSettings, "training", values)
-
-
-def load(model: str) -> text_to_image.TextToImage:
-    """A trained cascade from a shipped model's name or a model directory."""
-    folder = model_folder(model)
-    stored, words = model_directory.read(folder)
-    configs: list[Config] = [ml_collections.ConfigDict(values) for values in stored]
-    stages = tuple(make_stage(config) for config in configs)
-    for config in configs:
-        if config.text.sentencepiece:
-            config.text.sentencepiece = str(folder / config.text.sentencepiece)
-    text = make_text_encoder(configs[0])
-    shapes = shapes_of(encoder_init(text.module, text.length))
-    return text_to_image.TextToImage(
-        cascade=cascade.Cascade(stages=stages),
-        encoder=text,
-        text_params=model_directory.parameters(folder, "text")(shapes),
-        params=tuple(partial(stage_params, folder, module) for module in stages),
-        recipes=tuple(make_recipe(config) for config in configs),
-        words=words,
-    )
-
-
-def stage_params(folder: pathlib.Path, module: stage.Stage) -> Any:
-    """One stage's parameters from a model directory."""
-    return model_directory.parameters(folder, module.name)(shapes_of(module.init))
-
-
-def model_hash(model: str) -> str:
-    """A hash of all files of a model directory or shipped model."""
-    digest = hashlib.sha256()
-    for path in sorted(model_folder(model).iterdir()):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def load_scorer(folder: str = "") -> tuple[composition.Scorer, dict[str, Any]]:
-    """The scorer of emoji scenes, the shipped one by default, and its own accuracy.
-
-    Raises:
-      ValueError: if there is none, or it knows other objects than this version.
-    """
-    where = pathlib.Path(folder or PUBLISHED / "emoji_scorer")
-    path = where / "scorer.json"
-    if not path.is_file():
-        raise ValueError(
-            f"--scorer: {where} has no scorer.json; give a directory that "
-            "`imagen-jax export` made of a config of kind scorer."
-        )
-    stored = json.loads(path.read_text())
-    if stored["names"] != scorer_names():
-        raise ValueError(
-            f"--scorer: {where} was trained on other objects or backgrounds than those "
-            "of this version; train it again (config emoji/scorer)."
-        )
-    task = make_detection_task(ml_collections.ConfigDict(stored["config"]))
-    params = model_directory.parameters(where, "scorer")(shapes_of(task.init))
-    recorded = {name: tuple(value) for name, value in stored["accuracy"].items()}
-    return composition.Scorer(task, params), recorded
-
-
-def scorer_names() -> list[list[str]]:
-    """The objects and the backgrounds that a scorer tells apart."""
-    return [list(sprites.names()), list(emoji.BACKGROUNDS)]
 
 
 def read_config(workdir: str) -> Config:

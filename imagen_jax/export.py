@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from imagen_jax import build
+from imagen_jax import build, loading
 from imagen_jax.cascade import cascade
 from imagen_jax.checkpoints import model_directory, store
 from imagen_jax.data import tasks
@@ -78,7 +78,7 @@ def stored_losses(
         trees = (
             (store.load(checkpoints, part), build.text_params(config)),
             (
-                build.stage_params(build.model_folder(model), module),
+                loading.stage_params(build.model_folder(model), module),
                 build.text_params(stored),
             ),
         )
@@ -118,7 +118,7 @@ def export_scorer(workdir: str, out: str, *, dtype: str, part: str) -> int:
             "network": config.network.to_dict(),
             "stage": config.stage.to_dict(),
         },
-        "names": build.scorer_names(),
+        "names": loading.scorer_names(),
         "accuracy": report.counts,
     }
     (folder / "scorer.json").write_text(json.dumps(description) + "\n")

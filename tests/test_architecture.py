@@ -28,13 +28,14 @@ ALLOWED = {
     "build": WINGS
     | SECOND
     | {"cascade", "data", "published", "training", "evaluation"},
-    "export": WINGS | SECOND | {"cascade", "data", "evaluation", "build"},
+    "loading": WINGS | SECOND | {"cascade", "data", "evaluation", "build"},
+    "export": WINGS | SECOND | {"cascade", "data", "evaluation", "build", "loading"},
     "embed": WINGS | SECOND | {"data", "build"},
     "commands": WINGS
     | SECOND
     | {"cascade", "data", "published", "training", "evaluation", "build"}
-    | {"export", "embed"},
-    "__init__": {"build"},
+    | {"loading", "export", "embed"},
+    "__init__": {"loading"},
     "__main__": {"commands"},
 }
 # Only these modules of a room may be imported by the rooms named.

@@ -66,11 +66,11 @@ def composition(args: argparse.Namespace, num: int, out: pathlib.Path | None):
     """Draw and check emoji scenes."""
     import tqdm
 
-    from imagen_jax import build
+    from imagen_jax import loading
     from imagen_jax.evaluation import composition_suite
 
-    judge, recorded = build.load_scorer(args.scorer)
-    model = build.load(args.model)
+    judge, recorded = loading.load_scorer(args.scorer)
+    model = loading.load(args.model)
     with tqdm.tqdm(total=num, unit="picture", dynamic_ncols=True) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -84,7 +84,7 @@ def composition(args: argparse.Namespace, num: int, out: pathlib.Path | None):
             num=num,
             seed=args.seed,
             out=out,
-            identity=build.model_hash(args.model),
+            identity=loading.model_hash(args.model),
             progress=progress,
             **sample.settings_of(args),
         )
@@ -95,10 +95,10 @@ def shapes(args: argparse.Namespace, num: int, out: pathlib.Path | None):
     del out
     import tqdm
 
-    from imagen_jax import build
+    from imagen_jax import loading
     from imagen_jax.evaluation import suites
 
-    model = build.load(args.model)
+    model = loading.load(args.model)
     with tqdm.tqdm(desc="compiling", unit="step", dynamic_ncols=True) as bar:
         return suites.shapes(
             model,
@@ -112,8 +112,8 @@ def shapes(args: argparse.Namespace, num: int, out: pathlib.Path | None):
 def scorer(args: argparse.Namespace, num: int, out: pathlib.Path | None):
     """Check the scorer on real pictures."""
     del out
-    from imagen_jax import build
+    from imagen_jax import loading
     from imagen_jax.evaluation import scorer_suite
 
-    judge, _ = build.load_scorer(args.scorer)
+    judge, _ = loading.load_scorer(args.scorer)
     return scorer_suite.run(judge, num, args.seed)

@@ -89,10 +89,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     import tqdm
 
-    from imagen_jax import build
+    from imagen_jax import loading
 
     started = time.time()
-    model = build.load(args.model)
+    model = loading.load(args.model)
     if unknown := model.unknown_words(args.prompts):
         print(
             f"The model {args.model} never saw: {', '.join(unknown)}. It draws what "

@@ -18,7 +18,6 @@ from imagen_jax.data import index, order, pictures
 
 SHUFFLES = ("global", "window")
 WINDOW = 1 << 13
-HELDOUT_SALT = 0x4E1D
 WINDOW_SALT = 0x3157
 
 
@@ -126,7 +125,7 @@ def taken(
       shards: with their tables.
       rule: what passes.
       heldout: share of the records that training never sees, by a hash of the shard's
-        number and the row.
+        name and the row: more shards leave the division of the others as it was.
       split: "train" or "heldout".
 
     Returns:
@@ -136,13 +135,13 @@ def taken(
       ValueError: if nothing is left, naming the reasons.
     """
     kept, refused, total = [], {}, 0
-    for number, shard in enumerate(shards):
+    for shard in shards:
         good = np.ones(len(shard.table), bool)
         total += len(good)
         for reason, passes in rule.passes(shard.table).items():
             refused[reason] = refused.get(reason, 0) + int((good & ~passes).sum())
             good &= passes
-        aside = fractions(number, len(good)) < heldout
+        aside = fractions(shard.name, len(good)) < heldout
         rows = np.flatnonzero(good & (aside == (split == "heldout")))
         kept.append(rows.astype(np.int32))
     found = Collection(tuple(shards), tuple(kept))
@@ -156,11 +155,12 @@ def taken(
     return found, refused
 
 
-def fractions(shard: int, rows: int) -> np.ndarray:
+def fractions(shard: str, rows: int) -> np.ndarray:
     """Return a hash in [0, 1) of each row of a shard; `order.mix`, all at once."""
-    values = np.arange(rows, dtype=np.uint64) + np.uint64(
-        order.digest(HELDOUT_SALT, shard)
-    )
+    name = shard.rstrip("/").rpartition("/")[2]
+    first = int(order.fraction(f"heldout: {name}") * (1 << 56))
+    values = np.arange(rows, dtype=np.uint64) * np.uint64(order.GOLDEN)
+    values += np.uint64(first)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         values = (values ^ (values >> np.uint64(shift))) * np.uint64(factor)
     values ^= values >> np.uint64(31)

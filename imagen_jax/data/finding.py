@@ -2,6 +2,7 @@
 
 from types import ModuleType
 
+from imagen_jax.data import records
 from imagen_jax.data.formats import (
     array_record,
     folder,
@@ -31,9 +32,12 @@ def find(root: str, split: str = "train") -> tuple[ModuleType, list[str]]:
         files = tfds.files(root, split)
         kind = array_record if ".array_record" in files[0] else tfrecord
         return kind, files
+    files = records.files(root)
+    fs, path = records.filesystem(root)
     for kind in FORMATS.values():
-        shards = kind.shards(root)
-        if shards:
+        shards = kind.shards(files)
+        # A pattern of pictures would take their neighbours too.
+        if shards and (kind is not folder or fs.isdir(path)):
             return kind, shards
     raise ValueError(
         f"data: {root!r} has no tar, parquet, TFRecord or ArrayRecord files and no "

@@ -64,16 +64,16 @@ class Shard:
 def fingerprint(kind: ModuleType, shard: str, fields: records.Fields) -> str:
     """Return a hash that changes when the shard, or what is read of it, does."""
     fs, path = records.filesystem(shard)
+    entries = [fs.info(path)]
     if fs.isdir(path):
-        inside = sorted(
-            (entry["name"], entry.get("size"), changed(entry))
-            for entry in fs.ls(path, detail=True)
-            if FOLDER not in entry["name"]
-        )
-        what: Any = inside
-    else:
-        entry = fs.info(path)
-        what = (entry.get("size"), changed(entry))
+        entries = sorted(fs.ls(path, detail=True), key=lambda entry: entry["name"])
+    for other in getattr(kind, "depends", lambda shard: [])(shard):
+        entries.append(fs.info(records.filesystem(other)[1]))
+    what = [
+        (entry["name"], entry.get("size"), changed(entry))
+        for entry in entries
+        if FOLDER not in entry["name"] and entry["type"] == "file"
+    ]
     text = json.dumps([VERSION, kind.__name__, shard, fields, what], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 

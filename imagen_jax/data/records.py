@@ -2,8 +2,7 @@
 
 Each module of `formats/` finds the records of one kind of file. It offers
 
-  shards(root) -> names of the files, or folders, that hold records; none if there is
-    nothing of its kind;
+  shards(files) -> those of some files, or their folders, that hold records of its kind;
   scan(shard, fields) -> (place, record) of every record, in order;
   read(shard, place, fields) -> the record at a place.
 
@@ -116,12 +115,17 @@ def as_captions(value: Any) -> tuple[bytes | str, ...]:
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the fields that are numbers."""
-    return {
-        name: float(value)
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    """Return the fields that are numbers, or texts of numbers as CSV has them."""
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, str) and len(value) < 32 and name not in CAPTIONS:
+            try:
+                found[name] = float(value)
+            except ValueError:
+                continue
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[name] = float(value)
+    return found
 
 
 def from_json(data: bytes) -> dict[str, Any]:
@@ -138,10 +142,10 @@ def filesystem(path: str) -> tuple[Any, str]:
     return url_to_fs(path)
 
 
-def files(root: str, suffixes: tuple[str, ...]) -> list[str]:
-    """Return the files of a folder tree with one of the suffixes, sorted.
+def files(root: str) -> list[str]:
+    """Return all files of a folder's tree, sorted; hidden ones left out.
 
-    `root` may be such a file itself, or a pattern with *.
+    `root` may be one file itself, or a pattern with *.
     """
     fs, path = filesystem(root)
     if any(mark in path for mark in "*?["):
@@ -150,11 +154,7 @@ def files(root: str, suffixes: tuple[str, ...]) -> list[str]:
         found = fs.find(path)
     else:
         found = [path] if fs.exists(path) else []
-    kept = sorted(
-        name
-        for name in found
-        if name.endswith(suffixes) and "/." not in name.removeprefix(path)
-    )
+    kept = sorted(name for name in found if "/." not in name.removeprefix(path))
     return [fs.unstrip_protocol(name).removeprefix("file://") for name in kept]
 
 

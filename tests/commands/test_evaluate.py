@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imagen_jax import build, export
+from imagen_jax import export, loading
 from imagen_jax.commands import main
 
 
@@ -42,7 +42,7 @@ def test_an_exported_scorer_stands_alone_and_knows_its_accuracy(scorer):
     stored = json.loads((scorer / "scorer.json").read_text())
     assert stored["accuracy"]["right"][1] == 70
     assert str(scorer.parent) not in (scorer / "scorer.json").read_text()
-    loaded, recorded = build.load_scorer(str(scorer))
+    loaded, recorded = loading.load_scorer(str(scorer))
     assert recorded["background"][1] == 70
     assert loaded.task.module.channels == 8
 

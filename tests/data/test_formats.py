@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from imagen_jax.data import collection, finding, index, picture_task, records
+from imagen_jax.data.formats import examples
+from imagen_jax.data.formats import folder as folder_format
 from tests.data import making
 
 NUMBER = 40
@@ -123,6 +125,25 @@ def test_a_text_file_holds_a_caption_a_line_and_a_table_several_rows(tmp_path):
     assert found == [["a dog", "the dog"], ["a cat", "one cat"]]
 
 
+def test_a_table_above_names_pictures_by_their_way_from_it(tmp_path):
+    for i, folder in enumerate((tmp_path / "a", tmp_path / "b" / "c")):
+        folder.mkdir(parents=True)
+        (folder / "x.png").write_bytes(making.picture(i))
+    (tmp_path / "metadata.csv").write_text(
+        "file_name,text,score\na/x.png,42,1.5\n./b/c/x.png,a cat,7\n"
+    )
+    path = str(tmp_path)
+    shards = shards_of(path)
+    assert [records.texts(r) for r in everything(shards)] == [["42"], ["a cat"]]
+    assert [float(s.table["column:score"][0]) for s in shards] == [1.5, 7.0]
+    (tmp_path / "b" / "metadata.jsonl").write_text(
+        '{"file_name": "c/x.png", "text": "nearer"}'
+    )
+    for cache in (folder_format.tables, folder_format.rows_of):
+        cache.cache_clear()
+    assert [records.texts(r) for r in everything(shards_of(path))][1] == ["nearer"]
+
+
 def test_fields_choose_among_members_and_columns(tmp_path):
     import pyarrow
     import pyarrow.parquet
@@ -189,8 +210,6 @@ def test_an_index_that_cannot_be_written_is_named(tmp_path):
 
 def test_written_messages_are_tensorflows():
     """The wire format, byte for byte as protobuf's own descriptor of it reads it."""
-    from imagen_jax.data.formats import examples
-
     told = {"b": b"\x00\xff", "f": 1.5, "i": -3, "many": [b"x", b"y"]}
     assert examples.parse(examples.serialise(told)) == told
     # features { feature { key: "i" value { int64_list { value: 5 } } } }

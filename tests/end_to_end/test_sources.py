@@ -1,5 +1,6 @@
 """Every kind of file trains a small stage; captions encoded before or meanwhile."""
 
+import dataclasses
 import json
 
 import flax.linen as nn
@@ -99,6 +100,34 @@ def test_every_format_trains_a_stage_to_the_same_losses(text, tmp_path):
     }
     assert all(values == found["webdataset"] for values in found.values()), found
     assert len(found["folder"]) == 3 and np.isfinite(found["folder"]).all()
+
+
+@pytest.mark.slow
+def test_buckets_train_on_shapes_other_than_the_square(text, tmp_path):
+    sizes = [(64, 64)] * 16 + [(100, 60)] * 16
+    data = [making.picture(i, size) for i, size in enumerate(sizes)]
+    path = making.write(tmp_path / "data", "webdataset", data)
+    shapes = set()
+    config = configs.load("pictures/base_64")
+    more = [
+        "--config.stage.resolution=32",
+        "--config.data.pictures.heldout=0.0",
+        "--config.data.pictures.buckets=(1.0,1.67)",
+    ]
+    configs.override(config, flags(text, path, *more))
+    run = build.training_run(config)
+    batches = run.make_batches
+
+    def spied(start):
+        for batch in batches(start):
+            shapes.add(batch["image"].shape)
+            yield batch
+
+    settings = build.loop_settings(
+        config, str(tmp_path / "run"), tensorboard="none", progress=False
+    )
+    loop.train(dataclasses.replace(run, make_batches=spied), settings)
+    assert shapes == {(8, 32, 32, 3), (8, 24, 40, 3)}
 
 
 @pytest.mark.slow

@@ -13,21 +13,17 @@ SCANNED = 256  # records read at once
 LOCK = threading.Lock()
 
 
-def shards(root: str) -> list[str]:
-    """Return the ArrayRecord files of a folder, or the one that `root` is.
+def shards(files: list[str]) -> list[str]:
+    """Return the ArrayRecord files among some files.
 
     Raises:
       ValueError: if they are not local; their library reads no other.
     """
-    found = [
-        name
-        for name in records.files(root, ("",))
-        if ".array_record" in name.rpartition("/")[2]
-    ]
+    found = [name for name in files if ".array_record" in name.rpartition("/")[2]]
     if found and "://" in found[0]:
         raise ValueError(
-            f"data: {root}: ArrayRecord files are read from local disks alone. Copy "
-            "them, or convert them to tars (`imagen-jax data convert`)."
+            f"data: {found[0]}: ArrayRecord files are read from local disks alone. "
+            "Copy them, or convert them to tars (`imagen-jax data convert`)."
         )
     return found
 

@@ -1,8 +1,8 @@
 """Folders of picture files, with captions beside them or in one table.
 
 a.jpg with a.txt (each line is a caption) or a.json; or metadata.jsonl, metadata.csv or
-captions.csv in the folder, with a column that names the file ("file_name", as Hugging
-Face's imagefolder has it). Each folder of the tree is a shard.
+captions.csv in the folder or above it, with a column that names the file from there
+("file_name", as Hugging Face's imagefolder has it). Each folder of the tree is a shard.
 """
 
 import csv
@@ -17,42 +17,65 @@ from imagen_jax.data import records
 TABLES = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.csv")
 NAMES = ("file_name", "filename", "file", "image", "path", "image_path", "name")
 SUFFIXES = tuple(f".{suffix}" for suffix in records.SUFFIXES)
-HELD = 8  # folders whose lists are kept in memory
+HELD = 4096  # folders whose lists are kept in memory
+ABOVE = 3  # folders above one in which its table may lie
 
 
-def shards(root: str) -> list[str]:
-    """Return the folders of the tree that hold pictures."""
-    fs, path = records.filesystem(root)
-    if not fs.isdir(path):
-        return []
-    pictures = records.files(root, SUFFIXES + tuple(s.upper() for s in SUFFIXES))
+def shards(files: list[str]) -> list[str]:
+    """Return the folders of the pictures among some files."""
+    pictures = (name for name in files if name.lower().endswith(SUFFIXES))
     return sorted({posixpath.dirname(name) for name in pictures})
 
 
 @functools.lru_cache(HELD)
-def pictures(shard: str) -> list[str]:
-    """Return the names of a folder's pictures, sorted."""
+def listed(shard: str) -> tuple[list[str], frozenset[str]]:
+    """Return the names of a folder's pictures, sorted, and of all its files."""
     fs, path = records.filesystem(shard)
-    names = (posixpath.basename(name) for name in fs.ls(path, detail=False))
-    return sorted(n for n in names if n.lower().endswith(SUFFIXES) and n[0] != ".")
+    names = [posixpath.basename(name) for name in fs.ls(path, detail=False)]
+    found = (n for n in names if n.lower().endswith(SUFFIXES) and n[0] != ".")
+    return sorted(found), frozenset(names)
+
+
+def depends(shard: str) -> list[str]:
+    """Return the tables that may tell about a folder's pictures: the nearest first."""
+    found, folder = [], shard
+    for _ in range(1 + ABOVE):
+        paths = (posixpath.join(folder, name) for name in TABLES)
+        found += [path for path in paths if records.exists(path)][:1]
+        folder = posixpath.dirname(folder)
+        if not folder.strip("/") or folder.endswith(":"):
+            break
+    return found
 
 
 @functools.lru_cache(HELD)
-def table(shard: str) -> dict[str, dict[str, Any]]:
-    """Return the rows of a folder's table by file name, one row's captions joined."""
-    fs, path = records.filesystem(shard)
+def tables(shard: str) -> list[tuple[str, dict[str, dict[str, Any]]]]:
+    """Return (the folder's path from the table, the table's rows by file)."""
+    return [
+        (posixpath.relpath(shard, posixpath.dirname(path)), rows_of(path))
+        for path in depends(shard)
+    ]
+
+
+@functools.lru_cache(HELD)
+def rows_of(path: str) -> dict[str, dict[str, Any]]:
+    """Return a table's rows by the file that they name, one row's captions joined."""
+    text = records.read_bytes(path).decode("utf-8-sig", errors="surrogateescape")
     rows: dict[str, dict[str, Any]] = {}
-    for name in TABLES:
-        where = posixpath.join(path, name)
-        if not fs.exists(where):
-            continue
-        text = fs.cat_file(where).decode("utf-8-sig", errors="surrogateescape")
-        for row in parsed(text, name.endswith(".csv")):
-            file = records.pick(row, "", NAMES)
-            if isinstance(file, str):
-                add(rows, posixpath.basename(file), row)
-        break
+    for row in parsed(text, path.endswith(".csv")):
+        file = records.pick(row, "", NAMES)
+        if isinstance(file, str):
+            add(rows, posixpath.normpath(file), row)
     return rows
+
+
+def told(shard: str, name: str) -> dict[str, Any]:
+    """Return what the nearest table that knows a picture tells about it."""
+    for below, rows in tables(shard):
+        found = rows.get(posixpath.normpath(posixpath.join(below, name)))
+        if found is not None:
+            return found
+    return {}
 
 
 def add(rows: dict[str, dict[str, Any]], file: str, row: dict[str, Any]) -> None:
@@ -70,7 +93,7 @@ def parsed(text: str, is_csv: bool) -> Iterator[dict[str, Any]]:
     """Yield the rows of a CSV or JSON-lines table; bad lines are left out."""
     if is_csv:
         for row in csv.DictReader(io.StringIO(text)):
-            yield {k: number(v) for k, v in row.items() if k is not None}
+            yield {k: v for k, v in row.items() if k is not None and v is not None}
         return
     for line in text.splitlines():
         values = records.from_json(line.encode(errors="surrogateescape"))
@@ -78,46 +101,29 @@ def parsed(text: str, is_csv: bool) -> Iterator[dict[str, Any]]:
             yield values
 
 
-def number(text: Any) -> Any:
-    """Return a cell as a number if it is one."""
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return text
-
-
 def scan(
     shard: str, fields: records.Fields
 ) -> Iterator[tuple[records.Place, records.Record]]:
     """Yield every picture's record; its place is its number in the sorted list."""
-    pictures.cache_clear()
-    table.cache_clear()
-    for i in range(len(pictures(shard))):
+    for i in range(len(listed(shard)[0])):
         yield (i,), read(shard, (i,), fields)
 
 
 def read(shard: str, place: records.Place, fields: records.Fields) -> records.Record:
     """Read the record at a place."""
-    name = pictures(shard)[place[0]]
-    fs, path = records.filesystem(shard)
+    pictures, names = listed(shard)
+    name = pictures[place[0]]
     stem = posixpath.splitext(name)[0]
-    values = dict(table(shard).get(name, {}))
+    values = dict(told(shard, name))
     for beside in (f"{stem}.json", f"{name}.json"):
-        if beside in beside_pictures(shard):
-            values |= records.from_json(fs.cat_file(posixpath.join(path, beside)))
+        if beside in names:
+            data = records.read_bytes(posixpath.join(shard, beside))
+            values |= records.from_json(data)
     values = {k: v for k, v in values.items() if k not in records.PICTURES}
     record = records.from_fields(posixpath.join(shard, name), values, fields)
     captions = record.captions
-    if f"{stem}.txt" in beside_pictures(shard) and not fields.caption:
-        text = fs.cat_file(posixpath.join(path, f"{stem}.txt"))
+    if f"{stem}.txt" in names and not fields.caption:
+        text = records.read_bytes(posixpath.join(shard, f"{stem}.txt"))
         captions = tuple(text.splitlines())
-    data = fs.cat_file(posixpath.join(path, name))
+    data = records.read_bytes(posixpath.join(shard, name))
     return record._replace(picture=data, captions=captions)
-
-
-@functools.lru_cache(HELD)
-def beside_pictures(shard: str) -> frozenset[str]:
-    """Return the names of a folder's .txt and .json files."""
-    fs, path = records.filesystem(shard)
-    names = (posixpath.basename(name) for name in fs.ls(path, detail=False))
-    return frozenset(n for n in names if n.endswith((".txt", ".json")))

@@ -18,9 +18,9 @@ PARTS = ("picture", "text", "json")
 BLOCK = tarfile.BLOCKSIZE
 
 
-def shards(root: str) -> list[str]:
-    """Return the tar files of a folder, or the one that `root` is."""
-    return records.files(root, (SUFFIX,))
+def shards(files: list[str]) -> list[str]:
+    """Return the tar files among some files."""
+    return [name for name in files if name.endswith(SUFFIX)]
 
 
 def part_of(suffix: str, fields: records.Fields) -> str:

@@ -17,9 +17,9 @@ FOOTER = 4
 MASK = 0xA282EAD8
 
 
-def shards(root: str) -> list[str]:
-    """Return the TFRecord files of a folder, or the one that `root` is."""
-    return [name for name in records.files(root, ("",)) if NAME.search(name)]
+def shards(files: list[str]) -> list[str]:
+    """Return the TFRecord files among some files."""
+    return [name for name in files if NAME.search(name)]
 
 
 def masked_checksum(data: bytes) -> int:

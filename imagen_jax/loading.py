@@ -1,0 +1,81 @@
+"""Trained models from disk: cascades to draw with, and the scorer that judges them."""
+
+import hashlib
+import json
+import pathlib
+from functools import partial
+from typing import Any
+
+import ml_collections
+
+from imagen_jax import build
+from imagen_jax.cascade import cascade, stage, text_to_image
+from imagen_jax.checkpoints import model_directory
+from imagen_jax.data import emoji, sprites
+from imagen_jax.evaluation import composition
+
+
+def load(model: str) -> text_to_image.TextToImage:
+    """A trained cascade from a shipped model's name or a model directory."""
+    folder = build.model_folder(model)
+    stored, words = model_directory.read(folder)
+    configs: list[build.Config] = [
+        ml_collections.ConfigDict(values) for values in stored
+    ]
+    stages = tuple(build.make_stage(config) for config in configs)
+    for config in configs:
+        if config.text.sentencepiece:
+            config.text.sentencepiece = str(folder / config.text.sentencepiece)
+    text = build.make_text_encoder(configs[0])
+    shapes = build.shapes_of(build.encoder_init(text.module, text.length))
+    return text_to_image.TextToImage(
+        cascade=cascade.Cascade(stages=stages),
+        encoder=text,
+        text_params=model_directory.parameters(folder, "text")(shapes),
+        params=tuple(partial(stage_params, folder, module) for module in stages),
+        recipes=tuple(build.make_recipe(config) for config in configs),
+        words=words,
+    )
+
+
+def stage_params(folder: pathlib.Path, module: stage.Stage) -> Any:
+    """One stage's parameters from a model directory."""
+    return model_directory.parameters(folder, module.name)(build.shapes_of(module.init))
+
+
+def model_hash(model: str) -> str:
+    """A hash of all files of a model directory or shipped model."""
+    digest = hashlib.sha256()
+    for path in sorted(build.model_folder(model).iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def load_scorer(folder: str = "") -> tuple[composition.Scorer, dict[str, Any]]:
+    """The scorer of emoji scenes, the shipped one by default, and its own accuracy.
+
+    Raises:
+      ValueError: if there is none, or it knows other objects than this version.
+    """
+    where = pathlib.Path(folder or build.PUBLISHED / "emoji_scorer")
+    path = where / "scorer.json"
+    if not path.is_file():
+        raise ValueError(
+            f"--scorer: {where} has no scorer.json; give a directory that "
+            "`imagen-jax export` made of a config of kind scorer."
+        )
+    stored = json.loads(path.read_text())
+    if stored["names"] != scorer_names():
+        raise ValueError(
+            f"--scorer: {where} was trained on other objects or backgrounds than those "
+            "of this version; train it again (config emoji/scorer)."
+        )
+    task = build.make_detection_task(ml_collections.ConfigDict(stored["config"]))
+    params = model_directory.parameters(where, "scorer")(build.shapes_of(task.init))
+    recorded = {name: tuple(value) for name, value in stored["accuracy"].items()}
+    return composition.Scorer(task, params), recorded
+
+
+def scorer_names() -> list[list[str]]:
+    """The objects and the backgrounds that a scorer tells apart."""
+    return [list(sprites.names()), list(emoji.BACKGROUNDS)]
