@@ -58,6 +58,9 @@ def portable(config: build.Config) -> build.Config:
     config.text.weights = ""
     if config.text.sentencepiece:
         config.text.sentencepiece = "spiece.model"
+    if "pictures" in config.data:
+        config.data.pictures.path = config.data.pictures.index = ""
+        config.data.embeddings = ""
     return config
 
 
