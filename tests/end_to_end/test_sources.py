@@ -31,7 +31,7 @@ SMALL = [
     "--config.training.steps=3",
     "--config.training.log_every=1",
     "--config.training.sample_every=0",
-    "--config.data.pictures.heldout=0.2",
+    "--config.data.pictures.heldout=0.0",
 ]
 NUMBER = 40
 
@@ -111,7 +111,6 @@ def test_buckets_train_on_shapes_other_than_the_square(text, tmp_path):
     config = configs.load("pictures/base_64")
     more = [
         "--config.stage.resolution=32",
-        "--config.data.pictures.heldout=0.0",
         "--config.data.pictures.buckets=(1.0,1.67)",
     ]
     configs.override(config, flags(text, path, *more))
