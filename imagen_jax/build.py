@@ -362,7 +362,7 @@ def make_examples(
     pictures = [example["image"] for example in examples]
     if params is None and cache is not None:
         values, mask = cache(texts, config.text.length)
-        embedding = encoder.TextEmbedding(jax.numpy.asarray(values), mask)
+        embedding = encoder.TextEmbedding(*map(jax.numpy.asarray, (values, mask)))
     else:
         embedding = make_text_encoder(config).truncated(params, texts)
     return grid.examples_of(module, embedding, texts, pictures)

@@ -2,8 +2,8 @@
 
 Text embeddings come from an encoder that `emoji/text` has pretrained.
 Expected: loss 0.095 after 100 steps, 0.061 after 200, 0.045 after 500, 0.033 after
-1,000, 0.027 after 1,500, 0.024 after 2,000, 0.021 after 2,500; `emoji/base_longer` goes on
-from there.
+1,000, 0.027 after 1,500, 0.024 after 2,000, 0.021 after 2,500; `emoji/base_longer` goes
+on from there.
 Cost: 65 minutes on one slow, shared CPU core. On two its first 100 steps ran at 1.4 a
 second, which makes half an hour of the whole.
 Command:

@@ -4,7 +4,8 @@ Here objects get their faces: 6 pixels say where and roughly what, the text says
 
 Expected: loss 0.048 after 100 steps, 0.039 after 200, 0.030 after 500, 0.023 after
 1,000, 0.018 after 1,500, 0.016 after 2,000, 0.014 after 2,800.
-Cost: 67 minutes on one slow, shared CPU core.
+Cost: 67 and 75 minutes on one slow, shared CPU core (two runs). On two its first 100
+steps ran at 1.26 a second, which makes 37 minutes of the whole.
 Command:
   imagen-jax train --config emoji/sr_64 --workdir runs/sr_64 \\
     --config.text.weights=runs/text

@@ -3,9 +3,9 @@
 Pretrained to find which of 128 captions says the same in other words, and to know how
 the things that a caption names look and where they stand; then frozen.
 Expected: loss 4.4 after 100 steps, 2.2 after 200, 1.1 after 400, 0.82 after 600, where
-it knows what is named but not who stands where; 0.41 after 800, when it learns that, then
-0.33 after 1,000, 0.24 after 1,600 and 0.211 after 2,400, of which `layout` is 0.194 and
-`looks` 0.011. A run that is still above 0.8 after 1,000 steps needs a lower `peak_lr`.
+it knows what is named but not who stands where; 0.41 after 800, when it learns that,
+then 0.33 after 1,000, 0.24 after 1,600 and 0.211 after 2,400, of which `layout` is
+0.194 and `looks` 0.011. A run above 0.8 after 1,000 steps needs a lower `peak_lr`.
 Cost: 31 minutes on one slow, shared CPU core.
 Command:
   imagen-jax train --config emoji/text --workdir runs/text

@@ -108,7 +108,7 @@ def plan(config, args: argparse.Namespace) -> int:
         "no two captions alike."
     )
     for row in embed.plan(config, args.captions, tokens):
-        print(f"{row.pop('captions'):,} captions")
+        print(f"{row.pop('captions'):,.0f} captions")
         for name, value in row.items():
             what, unit = name.rsplit(" ", 1)
             shown = (
