@@ -12,7 +12,7 @@ from imagen_jax.models import detector
 GRID = 16
 TASK = detection.DetectionTask(
     module=detector.Detector(
-        num_classes=len(sprites.names()),
+        num_classes=len(sprites.names()) + 1,  # and what is none of them
         num_backgrounds=len(emoji.BACKGROUNDS),
         stem_channels=8,
         channels=32,
