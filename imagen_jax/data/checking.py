@@ -76,7 +76,7 @@ def check(
                 if len(found.named) < SHOWN:
                     error = errors.get(row) or verdict(shard, row)
                     detail = error.detail if error is not None else ""
-                    found.named.append(f"{cause}: {shard.name}, record {row}: {detail}")
+                    found.named.append(f"{cause}: {shard.key(row)}: {detail}")
     return found
 
 

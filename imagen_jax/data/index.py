@@ -46,6 +46,13 @@ class Shard:
         """Return where the format finds a record."""
         return tuple(int(value) for value in self.table["place"][row])
 
+    def key(self, row: int) -> str:
+        """Return how messages call a record: by its file's name where it has one."""
+        try:
+            return self.record(row).key
+        except pictures.BadExample:
+            return f"{self.name}, record {row}"
+
     def record(self, row: int) -> records.Record:
         """Read a record.
 

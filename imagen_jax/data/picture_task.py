@@ -164,7 +164,7 @@ class PictureTask:
     def key(self, number: int) -> str:
         """Return how messages call a record."""
         shard, row = self.contents.locate(number)
-        return f"{shard.name}, record {row}"
+        return shard.key(row)
 
     def made(
         self,

@@ -214,3 +214,22 @@ def test_written_messages_are_tensorflows():
     assert examples.parse(examples.serialise(told)) == told
     # features { feature { key: "i" value { int64_list { value: 5 } } } }
     assert examples.serialise({"i": 5}).hex() == "0a0c0a0a0a01691205" + "1a030a0105"
+
+
+def test_a_byte_turned_over_in_a_tfrecord_is_found_by_its_checksum(tmp_path):
+    path = making.write(tmp_path, "tfrecord", [making.picture(i) for i in range(4)])
+    file = pathlib.Path(finding.find(path)[1][0])
+    data = file.read_bytes()
+    assert data.count(b"number 2") == 1
+    (before,) = shards_of(path)
+    file.write_bytes(data.replace(b"number 2", b"number 7"))
+    assert [r.picture == b"" for r in everything([before])] == [0, 0, 1, 0]
+    (shard,) = shards_of(path)
+    assert [index.CAUSES[c] for c in shard.table["cause"]] == ["", "", "no_picture", ""]
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "folder"])
+def test_messages_call_a_record_by_its_files_name(tmp_path, kind):
+    path = making.write(tmp_path, kind, [making.picture(i) for i in range(3)])
+    (shard,) = shards_of(path)
+    assert "00002" in shard.key(2) and ", record" not in shard.key(2)

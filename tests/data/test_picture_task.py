@@ -199,7 +199,7 @@ def test_check_marks_bad_records_so_that_none_is_met(tmp_path):
     seen = []
     found = checking.check(shards, report=seen.append)
     assert found.total == 40 == sum(seen) and found.causes == {"truncated": 10}
-    assert "record 0" in found.named[0]
+    assert "at byte 12" in found.named[0]
     picture_task.shards_of.cache_clear()
     source = source_of(path)
     assert len(source.contents) == 30

@@ -12,10 +12,10 @@ from typing import Any
 from imagen_jax.data import records
 
 SUFFIX = ".tar"
-# A place is (offset, size) of each of these, size 0 where there is none, and the
-# offset of the record's first header, from which messages know its name.
+# A place is (offset, size) of each of these, both 0 where there is none.
 PARTS = ("picture", "text", "json")
-BLOCK = tarfile.BLOCKSIZE
+# Before a member's data stands its header, which begins with its name.
+HEADER, NAME = tarfile.BLOCKSIZE, tarfile.LENGTH_NAME
 
 
 def shards(files: list[str]) -> list[str]:
@@ -81,14 +81,13 @@ def found(
 def read(shard: str, place: records.Place, fields: records.Fields) -> records.Record:
     """Read the record at a place; the members lie close together, so read once."""
     spans = [(place[2 * i], place[2 * i + 1]) for i in range(len(PARTS))]
-    start = min(offset for offset, size in spans if size or offset)
+    start = min(offset for offset, size in spans if size or offset) - HEADER
     end = max(offset + size for offset, size in spans)
     data = records.read_range(shard, start, end - start)
     picture, text, json = (data[o - start : o - start + s] for o, s in spans)
     values: dict[str, Any] = records.from_json(json) if json else {}
     captions = (text,) if text else ()
-    key = f"{shard} at byte {start}"
-    if "key" in values:
-        key = f"{shard}: {values['key']}"
+    name = data[:NAME].partition(b"\0")[0].decode(errors="replace")
+    key = f"{shard}: {name.partition('.')[0] or name}"
     told = records.from_fields(key, values, fields)
     return told._replace(picture=picture, captions=captions or told.captions)

@@ -37,6 +37,12 @@ def framed(data: bytes) -> bytes:
     return b"".join((size, next(checks), data, next(checks)))
 
 
+def checked(data: bytes) -> bytes:
+    """Return a record without its checksum, empty if that is not its own."""
+    data, checksum = data[:-FOOTER], data[-FOOTER:]
+    return data if struct.pack("<I", masked_checksum(data)) == checksum else b""
+
+
 def scan(
     shard: str, fields: records.Fields
 ) -> Iterator[tuple[records.Place, records.Record]]:
@@ -59,12 +65,12 @@ def scan(
             if masked_checksum(header[:8]) != checksum or offset > end:
                 yield (start, 0), records.Record(key, b"", ())
                 return
-            data = file.read(size)
-            file.seek(offset)
+            data = checked(file.read(size + FOOTER))
             yield (start, size), examples.record(key, data, fields)
 
 
 def read(shard: str, place: records.Place, fields: records.Fields) -> records.Record:
     """Read the record at a place."""
-    data = records.read_range(shard, *place) if place[1] else b""
+    start, size = place
+    data = checked(records.read_range(shard, start, size + FOOTER)) if size else b""
     return examples.record(f"{shard} at byte {place[0]}", data, fields)
