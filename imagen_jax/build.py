@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -21,6 +22,7 @@ from imagen_jax import partitioning
 from imagen_jax.cascade import recipe, stage
 from imagen_jax.checkpoints import model_directory, safetensors, store
 from imagen_jax.data import (
+    collection,
     embeddings,
     emoji,
     picture_task,
@@ -347,14 +349,27 @@ def make_reader(
     )
 
 
+def sheet_source(config: Config) -> tasks.Source:
+    """The held-out examples, or those trained on where a small data set has none."""
+    try:
+        return make_source(config, "heldout")
+    except collection.NothingLeft:
+        print(
+            "No picture is held out (data.pictures.heldout); sample sheets show what "
+            "is trained on.",
+            file=sys.stderr,
+        )
+        return make_source(config, "train")
+
+
 def make_examples(
     config: Config,
     module: stage.Stage,
     params: Any,
     cache: embeddings.Cache | None = None,
 ) -> grid.Examples:
-    """Held-out captions to draw while training, with their pictures' low-res."""
-    source = make_source(config, "heldout")
+    """Captions to draw while training, held-out ones, with their pictures' low-res."""
+    source = sheet_source(config)
     seed, size = config.data.seed, module.resolution
     number = range(config.training.sample_num)
     examples = [source.example(seed, i, size) for i in number]

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from imagen_jax import build, partitioning
-from imagen_jax.data import embeddings, picture_task, pictures, records
+from imagen_jax.data import collection, embeddings, picture_task, pictures, records
 from imagen_jax.text import encoder
 
 # Captions of a partition, so that one is encoded and written in minutes, and the most
@@ -39,10 +39,10 @@ def sources(config: build.Config) -> list[picture_task.PictureTask]:
     for split in ("train", "heldout"):
         try:
             source: Any = build.make_source(config, split)
-        except ValueError:
+        except collection.NothingLeft:
             if split == "train":
                 raise
-            continue  # nothing is held out
+            continue
         found += getattr(source, "sources", (source,))
     return found
 

@@ -2,12 +2,11 @@
 
 import os
 
+from tests import compiling
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["IMAGEN_JAX_TYPECHECK"] = "1"
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    )
+os.environ["XLA_FLAGS"] = compiling.flags(os.environ.get("XLA_FLAGS", ""))
 
 import jax
 

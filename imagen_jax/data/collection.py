@@ -21,6 +21,10 @@ WINDOW = 1 << 13
 WINDOW_SALT = 0x3157
 
 
+class NothingLeft(ValueError):
+    """No record of a data set passes, or none is held out."""
+
+
 class Filter(NamedTuple):
     """Which records to take; 0 and "" ask for nothing.
 
@@ -132,7 +136,7 @@ def taken(
       The collection, and how many records each reason has refused first.
 
     Raises:
-      ValueError: if nothing is left, naming the reasons.
+      NothingLeft: if no record is, naming the reasons.
     """
     kept, refused, total = [], {}, 0
     for shard in shards:
@@ -147,7 +151,7 @@ def taken(
     found = Collection(tuple(shards), tuple(kept))
     if not len(found):
         why = ", ".join(f"{name} {n}" for name, n in refused.items() if n)
-        raise ValueError(
+        raise NothingLeft(
             f"data: none of {total} records is left for {split!r}"
             + (f"; refused by {why}" if why else "")
             + ". `imagen-jax data stats` shows what there is."

@@ -196,6 +196,11 @@ def batches(reader: readers.Reader, start: int) -> Iterator[dict[str, np.ndarray
                 f"Reader: reader=seqio gives no {extra}, which {reader.source.name} "
                 "has. Take reader=grain."
             )
+    if reader.cache is not None or getattr(reader.source, "shapes", None) is not None:
+        raise ValueError(
+            "Reader: reader=seqio reads neither data.embeddings nor data.pictures."
+            "buckets. Take reader=grain."
+        )
     # TensorFlow only feeds; it must not take the accelerator's memory.
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)

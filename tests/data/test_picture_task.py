@@ -7,6 +7,7 @@ from imagen_jax.data import (
     buckets,
     checking,
     collection,
+    embeddings,
     index,
     picture_task,
     pictures,
@@ -281,6 +282,17 @@ def test_seqio_gives_the_same_stream(folder):
         one, other = next(grain), next(seqio)
         for name in ("image", "tokens", "mask"):
             np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_seqio_refuses_shapes_that_change_and_embeddings(folder):
+    cache = embeddings.Cache("nowhere", {})
+    refused = (
+        reader_of(source_of(folder, buckets=(1.0, 1.5)), reader="seqio"),
+        reader_of(source_of(folder), reader="seqio", cache=cache),
+    )
+    for reader in refused:
+        with pytest.raises(ValueError, match="Take reader=grain"):
+            reader.batches()
 
 
 def test_long_captions_are_cut(tmp_path):

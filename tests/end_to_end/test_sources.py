@@ -99,6 +99,16 @@ def test_every_format_gives_the_same_batches(text, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, batches, found["webdataset"])
 
 
+def test_sheets_of_a_small_data_set_show_what_is_trained_on(tmp_path, capsys):
+    config = configs.load("pictures/base_64")
+    path = written(tmp_path, "folder", 3)
+    configs.override(config, flags("", path, "--config.data.pictures.heldout=0.01"))
+    source = build.sheet_source(config)
+    assert "No picture is held out" in capsys.readouterr().err
+    texts = {source.example(0, i, 16)["text"] for i in range(3)}
+    assert texts == {making.caption(i) for i in range(3)}
+
+
 @pytest.mark.slow
 def test_every_format_trains_a_stage(text, tmp_path):
     """Five sources in one run; which pictures came from which, their numbers tell."""

@@ -1,0 +1,25 @@
+"""How the suite compiles: for eight devices, and quickly rather than well."""
+
+import os
+import subprocess
+import sys
+
+DEVICES = "--xla_force_host_platform_device_count"
+# Most of the suite's time is the compiler's; what it compiles runs once.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
+
+def flags(given: str) -> str:
+    """XLA's flags for the tests, given those of the environment."""
+    if DEVICES in given:  # a worker of pytest-xdist inherits what the first one chose
+        return given
+    plain = f"{given} {DEVICES}=8".strip()
+    return f"{plain} {QUICK}" if understood(f"{plain} {QUICK}") else plain
+
+
+def understood(some: str) -> bool:
+    """XLA ends the process on a flag that its version does not have."""
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": some}
+    done = subprocess.run(command, env=environment, capture_output=True)
+    return done.returncode == 0
