@@ -27,7 +27,13 @@ SEQIO = [
     "tensorboard>=2.16",
     "importlib_resources>=6.0",
 ]
-TEST = ["pytest>=8.0", "beartype>=0.18", "ruff>=0.6", "pyright>=1.1.380"]
+TEST = [
+    "pytest>=8.0",
+    "pytest-xdist>=3.5",
+    "beartype>=0.18",
+    "ruff>=0.6",
+    "pyright>=1.1.380",
+]
 
 setuptools.setup(
     name="imagen_jax",
