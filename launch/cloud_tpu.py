@@ -22,6 +22,14 @@ def add_arguments(p: argparse.ArgumentParser, what: str) -> None:
     price = p.add_mutually_exclusive_group()
     price.add_argument("--spot", action="store_true", help="cheaper, may be taken away")
     price.add_argument("--reserved", action="store_true", help="from a reservation")
+    p.add_argument(
+        "--create_flag",
+        action="append",
+        default=[],
+        metavar="FLAG",
+        help="another flag of `gcloud ... create`, such as --create_flag=--network=n; "
+        "may be repeated",
+    )
     workers.add_arguments(p)
     later = p.add_argument_group("afterwards, without a command")
     later = later.add_mutually_exclusive_group()
@@ -71,6 +79,7 @@ class Machines:
             f"{self.runtime_flag}={args.runtime_version or slice_.generation.runtime}",
             *(["--spot"] if args.spot else []),
             *(["--reserved"] if args.reserved else []),
+            *args.create_flag,
         ]
 
     def nodes(self) -> list[str]:

@@ -4,9 +4,10 @@
     imagen-jax train --config imagen/base_64 --workdir /shared/base
 
 Before the time limit the job saves its state, and goes back into the queue; so it does
-when a node fails or a more important job takes its place. It then goes on from its
-checkpoint, until the command has finished. A job waits for another of its name, so
-that two never write one workdir. `scancel --name=base` ends it for good.
+when a node fails, when a more important job takes its place, or when the command fails
+after half an hour or more. It then goes on from its checkpoint, until the command has
+finished. A job waits for another of its name, so that two never write one workdir.
+`scancel --name=base` ends it for good.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import shlex
 
 import shell
 import training_command
+
+SOUND = 1800  # a job that ran for so many seconds is worth another turn
 
 
 def arguments() -> argparse.Namespace:
@@ -111,6 +114,10 @@ def batch_script(args: argparse.Namespace, command: list[str]) -> str:
 requeue=
 trap 'requeue=yes; kill -TERM "$child" 2>/dev/null' USR1
 {training_command.stoppable(shlex.join(srun))}\
+# A node that failed shows as a failure of the command, long before SLURM knows.
+if [ -z "$stopped" ] && [ "$status" -ne 0 ] && [ "$SECONDS" -ge {SOUND} ]; then
+  requeue=yes
+fi
 if [ -n "$requeue" ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$status"
 """

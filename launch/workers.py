@@ -85,7 +85,7 @@ def warn_of_changes(git: str | None) -> None:
 def install(git: str | None, revision: str) -> str:
     """Put the code and what it needs on a worker; again only brings it up to date.
 
-    The machines' own Python is older than 3.11; uv fetches another one.
+    The machines' own Python is older than 3.11, so uv fetches one.
     """
     if git is None:
         code = (
@@ -103,9 +103,9 @@ def install(git: str | None, revision: str) -> str:
 cd ~
 {code}\
 python3 -m pip install --quiet --user uv
-[ -d imagen_jax_venv ] || python3 -m uv venv --quiet --python 3.12 imagen_jax_venv
+[ -d imagen_jax_venv ] || python3 -m uv venv --quiet --python 3.11 imagen_jax_venv
 cd imagen_jax
-python3 -m uv pip install --quiet --python ~/imagen_jax_venv --editable '.[train,tpu]'
+python3 -m uv pip install --quiet --python ~/imagen_jax_venv -e '.[train,seqio,tpu]'
 """
 
 

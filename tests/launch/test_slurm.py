@@ -42,6 +42,10 @@ while :; do  # a signal interrupts wait
   kill -0 "$child" 2>/dev/null || break
 done
 if [ -n "$stopped" ] && [ "$status" -eq 0 ]; then status=143; fi
+# A node that failed shows as a failure of the command, long before SLURM knows.
+if [ -z "$stopped" ] && [ "$status" -ne 0 ] && [ "$SECONDS" -ge 1800 ]; then
+  requeue=yes
+fi
 if [ -n "$requeue" ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$status"
 END_OF_INPUT
@@ -78,12 +82,13 @@ while :; do sleep 0.05; done
 """
 
 
-def start(fakes, status=""):
+def start(fakes, status="", sound=1800):
     """The batch script as a process, whose srun runs or ends with a status."""
     done = fakes.launch("slurm.py", "base", "--gpus_per_node=1", "--venv=/v e", *TRAIN)
     assert done.returncode == 0, done.stderr
     [(argv, script)] = fakes.calls()
-    assert argv == ["sbatch"]
+    assert argv == ["sbatch"] and script.count(" 1800 ") == 1
+    script = script.replace(" 1800 ", f" {sound} ")
     for name, text in (
         ("srun", SRUN.format(status=status)), ("scontrol", 'echo "scontrol $*"'),
     ):  # fmt: skip
@@ -107,6 +112,12 @@ def start(fakes, status=""):
 def test_a_job_ends_with_its_command(fakes, status):
     process = start(fakes, status)
     assert process.communicate(timeout=20)[0] == "" and process.returncode == status
+
+
+@pytest.mark.parametrize(("status", "said"), [(3, "scontrol requeue 17\n"), (0, "")])
+def test_a_failure_after_long_good_work_has_another_turn(fakes, status, said):
+    process = start(fakes, status, sound=0)
+    assert process.communicate(timeout=20)[0] == said
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ PLACE = ["base", "--zone", "us-central2-b"]
 def test_every_worker_gets_the_code_and_the_command(fakes):
     done = fakes.launch(
         "tpu_vm.py", *PLACE, "--project=p", "--accelerator=v4-32", "--create", "--spot",
+        "--create_flag=--network=n",
         "--dry_run", *TRAIN,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -25,7 +26,7 @@ def test_every_worker_gets_the_code_and_the_command(fakes):
     start = shlex.quote(f"--command={workers.start(command, [])}")
     assert done.stdout == (
         f"gcloud compute tpus tpu-vm create base {place} --accelerator-type=v4-32 "
-        "--version=tpu-ubuntu2204-base --spot\n"
+        "--version=tpu-ubuntu2204-base --spot --network=n\n"
         f"git -C {shlex.quote(str(ROOT))} archive --output={file} HEAD\n"
         f"gcloud compute tpus tpu-vm scp {file} base:imagen_jax.tar.gz {place} "
         "--worker=all\n"

@@ -160,9 +160,9 @@ def test_installing_unpacks_the_archive_and_makes_one_environment(worker):
     fake = 'python3() { echo "$*"; [ "$3" != venv ] || mkdir imagen_jax_venv; }\n'
     words = [
         "-m pip install --quiet --user uv",
-        "-m uv venv --quiet --python 3.12 imagen_jax_venv",
+        "-m uv venv --quiet --python 3.11 imagen_jax_venv",
         f"-m uv pip install --quiet --python {worker.home}/imagen_jax_venv "
-        "--editable .[train,tpu]",
+        "-e .[train,seqio,tpu]",
     ]
     for expected in (words, [words[0], words[2]]):
         done = worker.bash(fake + workers.install(None, "HEAD"))
