@@ -1,9 +1,14 @@
 """Whole command lines for queued resources, and what happens when they are lost."""
 
+import argparse
 import shlex
 
 import pytest
 
+import accelerators
+import cloud_tpu
+import shell
+import watching
 import workers
 from tests.launch.fakes import ROOT, error_of
 
@@ -132,6 +137,35 @@ def test_a_failing_command_is_started_so_often_and_the_resource_kept(fakes):
     assert "failed with status 1 2 times" in error_of(happened.done)
 
 
+class Answering(shell.Shell):
+    """Runs nothing; the resource is active and the worker says what it is given."""
+
+    def __init__(self, looks):
+        super().__init__(dry_run=False)
+        self._looks = iter(looks)
+
+    def status(self, argv, *, stdin=None):
+        return 0
+
+    def output(self, argv, *, dry):
+        return "ACTIVE" if "list" in argv else next(self._looks)
+
+
+def test_long_good_work_makes_earlier_failures_forgotten():
+    failed, sound = ["ended 1"] * 2, ["running"] * (watching.SOUND - 1)
+    looks = ["none", *failed, *sound, *failed, "ended 0"]
+    args = argparse.Namespace(
+        name="a", zone="z", project=None, slices=1, git="u", revision="HEAD", env=[],
+        interval=0, max_restarts=1, keep=True,
+    )  # fmt: skip
+    slice_ = accelerators.find("v6e-16")
+    resource = cloud_tpu.QueuedResource(args)
+    assert watching.Watch(Answering(looks), resource, args, slice_, ["x"]).run() == 0
+    looks.remove("running")
+    with pytest.raises(shell.LaunchError, match="failed with status 1 2 times"):
+        watching.Watch(Answering(looks), resource, args, slice_, ["x"]).run()
+
+
 def test_a_failure_because_machines_go_is_no_failure_of_the_command(fakes):
     """One machine was taken: the others end badly before the state says so."""
     happened = Happened(
@@ -176,7 +210,7 @@ def test_machines_that_cannot_be_reached_are_given_up(fakes):
 def test_a_look_that_fails_now_and_then_is_no_loss(fakes):
     happened = Happened(
         fakes, states=[1, "ACTIVE", 1, "ACTIVE"],
-        looks=["none", 255, 255, "running", 255, "ended 0"],
+        looks=["none", *[255] * 4, "running", *[255] * 4, "ended 0"],
     )  # fmt: skip
     assert happened.done.returncode == 0, happened.done.stderr
     assert happened.acts == ["install", "start", "delete"]

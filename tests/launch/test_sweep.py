@@ -63,6 +63,7 @@ class Sweeps:
         return subprocess.Popen(
             self.argv(*words, **more), env=self.environment, cwd=self.folder,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
         )  # fmt: skip
 
     def run(self, *words, **more):
@@ -172,11 +173,15 @@ def test_runs_go_side_by_side(sweeps):
     assert process.returncode == 0 and sweeps.states() == ["finished"] * 3
 
 
-def test_a_stopped_sweep_lets_its_runs_save_and_goes_on_from_there(sweeps):
+@pytest.mark.parametrize("how", ["terminated", "Ctrl-C"])
+def test_a_stopped_sweep_lets_its_runs_save_and_goes_on_from_there(sweeps, how):
     sweeps.hold()
     process = sweeps.start("--grid=seed=0,1")
     sweeps.wait_until_held()
-    process.send_signal(signal.SIGTERM)
+    if how == "terminated":
+        process.send_signal(signal.SIGTERM)
+    else:  # A terminal tells the whole group, of which the runs must be no part.
+        os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 143
     assert sweeps.states() == ["unfinished", "not started"]
