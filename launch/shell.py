@@ -24,6 +24,10 @@ class LaunchError(ValueError):
     """What the user has to mend, in one line."""
 
 
+class MissingProgram(LaunchError):
+    """A program is not installed: trying again is of no use."""
+
+
 class Shell:
     """Runs commands one after the other; in a dry run prints them instead."""
 
@@ -93,7 +97,7 @@ def naming_what_is_missing(program: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         hint = INSTALL.get(program, "install it")
-        raise LaunchError(f"{program} is not on the PATH; {hint}.") from None
+        raise MissingProgram(f"{program} is not on the PATH; {hint}.") from None
 
 
 def say(text: str) -> None:

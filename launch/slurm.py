@@ -112,7 +112,7 @@ def batch_script(args: argparse.Namespace, command: list[str]) -> str:
 {"".join(f"#SBATCH {flag}{chr(10)}" for flag in flags)}\
 {path}{training_command.exports(args.env)}\
 requeue=
-trap 'requeue=yes; kill -TERM "$child" 2>/dev/null' USR1
+trap 'requeue=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' USR1
 {training_command.stoppable(shlex.join(srun))}\
 # A node that failed shows as a failure of the command, long before SLURM knows.
 if [ -z "$stopped" ] && [ "$status" -ne 0 ] && [ "$SECONDS" -ge {SOUND} ]; then

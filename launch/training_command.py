@@ -113,10 +113,11 @@ def stoppable(command: str) -> str:
     Whoever starts it again must know which; after SIGTERM the 0 becomes 143.
     """
     return f"""\
-stopped=
+stopped= child=
+trap 'stopped=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM
 {command} &
 child=$!
-trap 'stopped=yes; kill -TERM "$child" 2>/dev/null' TERM
+[ -z "$stopped" ] || kill -TERM "$child"
 while :; do  # a signal interrupts wait
   wait "$child"
   status=$?

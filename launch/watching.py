@@ -84,22 +84,25 @@ class Watch:
         seen = self._look(dry="none")
         if seen == "running":
             shell.say("A command runs there already and is watched; --stop ends it.")
-        else:
-            try:
-                if seen != "none":  # some worker may not have noticed the end
-                    self._sh.run(self._resource.on("all", workers.STOP))
-                cloud_tpu.set_up_and_start(
-                    self._sh, self._resource, self._args, self._command
-                )
-            except shell.LaunchError as error:
-                shell.say(str(error))
-                active = self._state(dry="ACTIVE") == "ACTIVE"
-                return "failed to start" if active else "gone"
-            shell.say("Started; --follow shows its log.")
+            return self._watch()
+        try:
+            if seen != "none":  # some worker may not have noticed the end
+                self._sh.run(self._resource.on("all", workers.STOP))
+            cloud_tpu.set_up_and_start(
+                self._sh, self._resource, self._args, self._command
+            )
+        except shell.LaunchError as error:
+            shell.say(str(error))
+            return "failed to start" if self._active() else "gone"
+        shell.say("Started; --follow shows its log.")
+        return self._watch()
+
+    def _watch(self) -> str:
+        """Look until there is something to do; returns as `_run_once`."""
         looks = missed = 0
         while True:
             self._pause()
-            if self._state(dry="ACTIVE") != "ACTIVE":
+            if not self._active():
                 return "gone"
             seen = self._look(dry="ended 0")
             looks, missed = looks + 1, missed + 1 if seen == "unreachable" else 0
@@ -116,13 +119,18 @@ class Watch:
             if seen.startswith("ended"):
                 # Or another machine was taken away, and its state is not known yet.
                 self._pause()
-                active = self._state(dry="ACTIVE") == "ACTIVE"
-                return f"failed with status {seen.split()[1]}" if active else "gone"
+                failed = f"failed with status {seen.split()[1]}"
+                return failed if self._active() else "gone"
+
+    def _active(self) -> bool:
+        return self._state(dry="ACTIVE") == "ACTIVE"
 
     def _state(self, *, dry: str) -> str:
         for _ in range(UNREACHABLE):  # a watch of weeks outlives a network that fails
             try:
                 return self._sh.output(self._resource.state(), dry=dry)
+            except shell.MissingProgram:
+                raise
             except shell.LaunchError as error:
                 shell.say(str(error))
                 self._pause("asking for its state again")

@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import time
 
 import pytest
 
@@ -74,11 +73,13 @@ spec:
               - bash
               - -c
               - |
-                stopped=
+                stopped= child=
+                trap 'stopped=yes; [ -z "$child" ] || kill -TERM "$child" \
+2>/dev/null' TERM
                 imagen-jax train --config imagen/base_64 --workdir gs://b/base \
 --distributed &
                 child=$!
-                trap 'stopped=yes; kill -TERM "$child" 2>/dev/null' TERM
+                [ -z "$stopped" ] || kill -TERM "$child"
                 while :; do  # a signal interrupts wait
                   wait "$child"
                   status=$?
@@ -187,7 +188,6 @@ def test_a_container_told_to_end_lets_it_save_and_has_not_finished(
         env=fakes.environment, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout and process.stdout.readline() == "ready\n"
-    time.sleep(0.2)  # for the trap
     process.send_signal(signal.SIGTERM)
     rest, _ = process.communicate(timeout=20)
     assert (rest, process.returncode) == ("saved\n", ended)

@@ -216,6 +216,14 @@ def test_a_look_that_fails_now_and_then_is_no_loss(fakes):
     assert happened.acts == ["install", "start", "delete"]
 
 
+def test_without_gcloud_nothing_is_tried_again(fakes):
+    (fakes.folder / "bin" / "gcloud").unlink()
+    fakes.environment["PATH"] = str(fakes.folder / "bin")
+    done = fakes.launch(*WORDS, *SPOT, "--git=u", *TRAIN)
+    assert error_of(done).startswith("gcloud is not on the PATH")
+    assert "again" not in done.stderr
+
+
 def test_a_request_that_is_refused_ends_it(fakes):
     happened = Happened(fakes, states=[""], looks=[""], create=[1])
     assert "create base` ended with status 1" in error_of(happened.done)

@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import time
 
 import pytest
 
@@ -29,13 +28,14 @@ sbatch <<'END_OF_INPUT'
 #SBATCH --mem=0
 export A='b c'
 requeue=
-trap 'requeue=yes; kill -TERM "$child" 2>/dev/null' USR1
-stopped=
+trap 'requeue=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' USR1
+stopped= child=
+trap 'stopped=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM
 srun --cpus-per-task=16 --kill-on-bad-exit=1 --container-image=x.sqsh \
 --container-mounts=/s:/s imagen-jax train --config imagen/base_64 --workdir /s/base \
 --distributed &
 child=$!
-trap 'stopped=yes; kill -TERM "$child" 2>/dev/null' TERM
+[ -z "$stopped" ] || kill -TERM "$child"
 while :; do  # a signal interrupts wait
   wait "$child"
   status=$?
@@ -130,7 +130,6 @@ def test_a_failure_after_long_good_work_has_another_turn(fakes, status, said):
 def test_a_job_saves_and_only_the_time_limit_requeues_it(fakes, sent, said, status):
     process = start(fakes)
     assert process.stdout and process.stdout.readline() == "ready\n"
-    time.sleep(0.2)  # for the traps
     process.send_signal(sent)
     rest, _ = process.communicate(timeout=20)
     assert (rest, process.returncode) == (said, status)

@@ -269,8 +269,9 @@ def test_a_plot_compares_the_curves(sweeps):
 SMALL = [
     "--config.text.encoder.d_model=32", "--config.text.encoder.num_layers=1",
     "--config.text.encoder.d_ff=32", "--config.data.batch_size=8",
-    "--config.training.steps=12", "--config.training.log_every=1",
-    "--config.training.save_every=0", "--config.training.tensorboard=none",
+    "--config.optimizer.warmup_steps=2", "--config.training.steps=12",
+    "--config.training.log_every=1", "--config.training.save_every=0",
+    "--config.training.tensorboard=none",
 ]  # fmt: skip
 
 
