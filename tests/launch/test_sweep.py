@@ -260,12 +260,6 @@ def test_a_launch_that_fails_does_not_keep_the_others_back(fakes):
     assert ["name: s-seed-0" in text for _, text in fakes.calls()] == [True, False]
 
 
-def test_a_plot_compares_the_curves(sweeps):
-    pytest.importorskip("matplotlib")
-    sweeps.run("--grid=seed=0,1")
-    assert (sweeps.out / "results.png").read_bytes().startswith(b"\x89PNG")
-
-
 SMALL = [
     "--config.text.encoder.d_model=32", "--config.text.encoder.num_layers=1",
     "--config.text.encoder.d_ff=32", "--config.data.batch_size=8",

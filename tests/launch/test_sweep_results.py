@@ -104,6 +104,14 @@ def test_every_run_with_the_metric_is_a_curve(tmp_path, monkeypatch):
     assert (tmp_path / "results.png").read_bytes() == b"png"
 
 
+def test_the_plot_is_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    log(tmp_path, "s1", {"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0})
+    results = [sweep_results.read(a_run(tmp_path, "s1"), str(tmp_path), "loss", "min")]
+    sweep_results.write(results, str(tmp_path), "loss")
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_without_matplotlib_the_table_is_there_and_a_line_says_why(
     tmp_path, monkeypatch, capsys
 ):
