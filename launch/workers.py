@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--git",
         metavar="URL",
-        help="the workers clone this repository; default: they get the last commit of "
+        help="the workers fetch this repository; default: they get the last commit of "
         "this one",
     )
     parser.add_argument(
@@ -77,7 +77,8 @@ def warn_of_changes(git: str | None) -> None:
     if git is not None:
         return
     command = ["git", "-C", str(shell.ROOT), "status", "--porcelain"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    with shell.naming_what_is_missing("git"):
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.stdout.strip():
         shell.say("Note: changes that are not committed do not reach the workers.")
 
@@ -93,9 +94,10 @@ def install(git: str | None, revision: str) -> str:
         )
     else:
         code = (
-            "[ -d imagen_jax/.git ] || "
-            f"git clone --quiet {shlex.quote(git)} imagen_jax\n"
-            f"git -C imagen_jax fetch --quiet origin {shlex.quote(revision)}\n"
+            "[ -d imagen_jax/.git ] || rm -rf imagen_jax\n"
+            "git init --quiet imagen_jax\n"
+            f"git -C imagen_jax fetch --quiet {shlex.quote(git)} "
+            f"{shlex.quote(revision)}\n"
             "git -C imagen_jax checkout --quiet --detach FETCH_HEAD\n"
         )
     return f"""\

@@ -35,14 +35,14 @@ def test_every_worker_gets_the_code_and_the_command(fakes):
     )
 
 
-def test_workers_clone_at_a_revision(fakes):
+def test_workers_fetch_a_revision(fakes):
     done = fakes.launch(
         "tpu_vm.py", *PLACE, "--accelerator=v5litepod-16", "--git=https://x/y.git",
         "--revision=v1.2", "--dry_run", *TRAIN,
     )  # fmt: skip
     assert "archive" not in done.stdout and " scp " not in done.stdout
-    assert "git clone --quiet https://x/y.git imagen_jax\n" in done.stdout
-    assert "git -C imagen_jax fetch --quiet origin v1.2\n" in done.stdout
+    fetch = "git -C imagen_jax fetch --quiet https://x/y.git v1.2\n"
+    assert fetch in done.stdout
 
 
 def test_one_machine_needs_no_others(fakes):

@@ -36,7 +36,7 @@ class Worker:
     def bash(self, script):
         return subprocess.run(
             ["bash", "-c", script],
-            env={"HOME": str(self.home), "PATH": "/usr/bin:/bin"},
+            env={"HOME": str(self.home), "PATH": "/usr/bin:/bin"}, cwd=self.home,
             capture_output=True, text=True, timeout=30,
         )  # fmt: skip
 
@@ -148,6 +148,9 @@ def test_installing_is_good_bash(git):
         subprocess.run(["bash", "-n", "-c", text], check=True)
 
 
+PYTHON = 'python3() { echo "$*"; [ "$3" != venv ] || mkdir imagen_jax_venv; }\n'
+
+
 def test_installing_unpacks_the_archive_and_makes_one_environment(worker):
     """With a python3 that only notes its words."""
     (worker.home / "imagen_jax_venv" / "bin").rmdir()
@@ -157,7 +160,6 @@ def test_installing_unpacks_the_archive_and_makes_one_environment(worker):
     subprocess.run(
         [*archive, "-C", __file__.rpartition("/")[0], "fakes.py"], check=True
     )
-    fake = 'python3() { echo "$*"; [ "$3" != venv ] || mkdir imagen_jax_venv; }\n'
     words = [
         "-m pip install --quiet --user uv",
         "-m uv venv --quiet --python 3.11 imagen_jax_venv",
@@ -165,7 +167,36 @@ def test_installing_unpacks_the_archive_and_makes_one_environment(worker):
         "-e .[train,seqio,tpu]",
     ]
     for expected in (words, [words[0], words[2]]):
-        done = worker.bash(fake + workers.install(None, "HEAD"))
+        done = worker.bash(PYTHON + workers.install(None, "HEAD"))
         assert done.stdout.splitlines() == expected, done.stderr
     assert (worker.home / "imagen_jax" / "fakes.py").exists()
     assert not (worker.home / "imagen_jax" / "old.py").exists()
+
+
+def test_installing_fetches_the_revision_from_wherever_it_is_now(worker):
+    """Over an unpacked archive, over another revision, and from another place."""
+    (worker.home / "imagen_jax" / "old.py").write_text("")
+    who = "-c user.name=a -c user.email=a@b"
+    for place in ("one", "two"):
+        made = worker.bash(f"""
+            set -e
+            git init -q -b main {place}
+            cd {place}
+            git config uploadpack.allowAnySHA1InWant true
+            for number in 1 2; do
+              echo {place} $number > code.py
+              git add code.py
+              git {who} commit -q -m $number
+              git tag v$number
+            done""")
+        assert made.returncode == 0, made.stderr
+    sha = worker.bash("git -C two rev-parse v1").stdout.strip()
+    for place, revision, found in (
+        ("one", "HEAD", "one 2"), ("one", "v1", "one 1"), ("one", "main", "one 2"),
+        ("two", sha, "two 1"),
+    ):  # fmt: skip
+        done = worker.bash(PYTHON + workers.install(f"{worker.home}/{place}", revision))
+        assert done.returncode == 0, done.stderr
+        files = sorted(p.name for p in (worker.home / "imagen_jax").iterdir())
+        assert files == [".git", "code.py"]
+        assert (worker.home / "imagen_jax" / "code.py").read_text() == f"{found}\n"
