@@ -4,10 +4,9 @@ import signal
 import subprocess
 
 import pytest
+import yaml
 
 from tests.launch.fakes import error_of
-
-yaml = pytest.importorskip("yaml")
 
 TRAIN = [
     "--", "imagen-jax", "train", "--config", "imagen/base_64", "--workdir", "gs://b/base",
