@@ -27,7 +27,14 @@ SEQIO = [
     "tensorboard>=2.16",
     "importlib_resources>=6.0",
 ]
-TEST = ["pytest>=8.0", "beartype>=0.18", "ruff>=0.6", "pyright>=1.1.380"]
+TEST = [
+    "pytest>=8.0",
+    "beartype>=0.18",
+    "ruff>=0.6",
+    "pyright>=1.1.380",
+    # Compiles for TPUs on a CPU.
+    "libtpu>=0.0.40",
+]
 
 setuptools.setup(
     name="imagen_jax",
@@ -74,6 +81,7 @@ setuptools.setup(
         "train": TRAIN,
         "seqio": SEQIO,
         "tpu": ["jax[tpu]>=0.10.2"],
+        "plan": ["libtpu>=0.0.40"],
         "cuda": ["jax[cuda13]>=0.10.2"],
         "test": TEST,
     },
