@@ -270,9 +270,7 @@ def text_params(config: Config) -> Any:
 def frozen_params(config: Config, mesh: Mesh, params: Any) -> Any:
     """The text encoder's parameters on the mesh, split as the table of axes says."""
     module = make_text_module(config)
-    boxed = jax.eval_shape(
-        encoder_init(module, config.text.length), jax.random.key(0)
-    )
+    boxed = jax.eval_shape(encoder_init(module, config.text.length), jax.random.key(0))
     return partitioning.place_params(mesh, boxed, layers.stored(params, module.dtype))
 
 

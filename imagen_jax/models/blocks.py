@@ -8,6 +8,7 @@ from imagen_jax.models import attention as attention_lib
 from imagen_jax.models import embeddings, layers
 from imagen_jax.types import Array
 
+
 def rematerialised(module: type[nn.Module], remat: str) -> type[nn.Module]:
     """`module`, a block, its activations computed again in the backward pass or not.
 

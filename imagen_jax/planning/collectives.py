@@ -92,7 +92,8 @@ def _scatters(program: hlo.Program, reduce: hlo.Instruction, computation: str) -
     if "all-reduce-scatter" in computation:
         return True
     readers = [
-        i for i in program.computations[computation].values()
+        i
+        for i in program.computations[computation].values()
         if reduce.name in i.operands
     ]
     return (

@@ -16,7 +16,7 @@ from imagen_jax import build
 from imagen_jax.models import layers
 
 # Feature maps of the largest size that live at once while a block is differentiated:
-# its input, two convolutions' inputs and outputs, norms in float32, and their gradients.
+# its input, two convolutions' inputs and outputs, norms in float32, their gradients.
 LIVE = 8
 
 

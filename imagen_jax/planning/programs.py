@@ -123,9 +123,7 @@ def _train(config: build.Config, mesh: Mesh, batch: int) -> Program:
                 stage.loss, key, state.params, frozen, examples, trained=1
             ).training
         ),
-        checkpoint_bytes=sum(
-            a.size * a.dtype.itemsize for a in jax.tree.leaves(state)
-        ),
+        checkpoint_bytes=sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(state)),
         steps=config.training.steps,
     )
 
@@ -140,7 +138,9 @@ def _sample(config: build.Config, mesh: Mesh, batch: int) -> Program:
     low_res = None
     if low:
         low_res = _picture(mesh, (batch, low, low, stage.channels))
-    scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=partitioning.replicated(mesh))
+    scalar = jax.ShapeDtypeStruct(
+        (), jnp.float32, sharding=partitioning.replicated(mesh)
+    )
     recipe = jax.tree.map(lambda _: scalar, recipe)
     out = _picture(mesh, (batch, side, side, stage.channels)).sharding
 

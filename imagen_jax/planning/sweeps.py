@@ -1,9 +1,7 @@
-"""Which batch, remat policy and mesh to train with on a slice: model first, then compile.
-"""
+"""Which batch, remat policy and mesh to train with: a model first, then a compile."""
 
 import dataclasses
 import itertools
-
 from typing import Any
 
 import ml_collections
@@ -47,6 +45,7 @@ class Sweep:
     config: str
     topology: str
     batch: int
+    steps: int
     candidates: tuple[Candidate, ...]
     plans: tuple[plans.Plan, ...]
 
@@ -56,6 +55,7 @@ class Sweep:
             "config": self.config,
             "topology": self.topology,
             "batch": self.batch,
+            "steps": self.steps,
             "candidates": [dataclasses.asdict(c) for c in self.candidates],
             "plans": [plan.json() for plan in self.plans],
         }
@@ -91,6 +91,7 @@ def sweep(
         config=name,
         topology=str(topology),
         batch=config.data.batch_size,
+        steps=config.training.steps,
         candidates=tuple(candidates),
         plans=tuple(found),
     )
@@ -125,9 +126,11 @@ def rank(
     for remat, sizes in itertools.product(layers.REMAT, meshes(topology)):
         mesh = partitioning.make_mesh(sizes, devices)
         ways = sizes["data"] * sizes["fsdp"]
-        state = programs.make(_plain(config), "train", mesh, batch).parts if (
-            batch % ways == 0
-        ) else None
+        state = (
+            programs.make(_plain(config), "train", mesh, batch).parts
+            if (batch % ways == 0)
+            else None
+        )
         if state is None:
             continue
         for parts in _divisors(batch // ways):
@@ -165,7 +168,7 @@ def seconds(
 ) -> float:
     """An estimate of a step: products, then three passes of bf16 kernels a part.
 
-    Nothing is taken to overlap. Without fsdp the gradients are reduced once: two passes.
+    Nothing is taken to overlap. Without fsdp gradients are reduced once: two passes.
     """
     work = flops / (topology.chips * topology.chip.tflops * 1e12 * utilisation)
     passes = 3 * gathers if gathers else 2 * (topology.chips > 1)

@@ -39,7 +39,8 @@ class Chip:
 
 
 # Source: https://cloud.google.com/tpu/docs/v4, v5p, v5e, v6e (peak bf16 compute and
-# interconnect a chip) and https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus (hosts:
+# interconnect a chip) and
+# https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus (hosts of
 # ct4p-hightpu-4t, ct5p-hightpu-4t, ct5lp-hightpu-4t, ct6e-standard-4t).
 CHIPS = {
     "v4": Chip(
