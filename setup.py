@@ -33,6 +33,8 @@ TEST = [
     "beartype>=0.18",
     "ruff>=0.6",
     "pyright>=1.1.380",
+    # Compiles for TPUs on a CPU.
+    "libtpu>=0.0.40",
 ]
 
 setuptools.setup(
@@ -80,6 +82,7 @@ setuptools.setup(
         "train": TRAIN,
         "seqio": SEQIO,
         "tpu": ["jax[tpu]>=0.10.2"],
+        "plan": ["libtpu>=0.0.40"],
         "cuda": ["jax[cuda13]>=0.10.2"],
         "test": TEST,
     },

@@ -17,6 +17,7 @@ import jax
 import ml_collections
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 
 from imagen_jax import partitioning
 from imagen_jax.cascade import recipe, stage
@@ -32,7 +33,7 @@ from imagen_jax.data import (
 )
 from imagen_jax.diffusion import losses, prediction, schedules
 from imagen_jax.evaluation import composition, detection, grid, scorer_suite
-from imagen_jax.models import detector, efficient_unet, t5, unet
+from imagen_jax.models import detector, efficient_unet, layers, t5, unet
 from imagen_jax.text import encoder, pretraining, tokenizer
 from imagen_jax.training import loop, optimizer, step
 
@@ -268,6 +269,13 @@ def text_params(config: Config) -> Any:
     return model_directory.parameters(model_folder(where), "text")(shapes)
 
 
+def frozen_params(config: Config, mesh: Mesh, params: Any) -> Any:
+    """The text encoder's parameters on the mesh, split as the table of axes says."""
+    module = make_text_module(config)
+    boxed = jax.eval_shape(encoder_init(module, config.text.length), jax.random.key(0))
+    return partitioning.place_params(mesh, boxed, layers.stored(params, module.dtype))
+
+
 def text_identity(config: Config, params: Any) -> str:
     """A hash of what decides a caption's embedding: pieces, network and parameters."""
     digest = hashlib.sha256()
@@ -416,6 +424,7 @@ def training_run(config: Config) -> loop.TrainingRun:
         "bad_examples": reader.bad_examples,
         "mesh": mesh,
     }
+    frozen = None if cached or params is None else frozen_params(config, mesh, params)
     if config.kind == "text":
         task = make_text_task(config)
         return loop.TrainingRun(loss=task.loss, init=task.init, **common)
@@ -436,7 +445,7 @@ def training_run(config: Config) -> loop.TrainingRun:
     return loop.TrainingRun(
         loss=module.loss,
         init=module.init,
-        frozen=None if cached else params,
+        frozen=frozen,
         sample=sample,
         **common,
     )

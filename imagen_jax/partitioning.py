@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 from flax.linen import spmd
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 # Mesh axes: "data" and "fsdp" split the batch, "fsdp" also splits parameters, "tensor"
@@ -39,12 +40,17 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
 def make_mesh(sizes: Mapping[str, int] | None = None, devices=None) -> Mesh:
     """A mesh over all devices; one size may be -1, "the rest" (default: data).
 
+    With `slices` = S > 1 among the sizes the devices are S groups with a slow network
+    between them. Only the data axis crosses it: its size is a multiple of S, and each
+    run of size / S along it lies in one slice.
+
     Raises:
-      ValueError: for an unknown axis, several -1, or sizes that do not multiply to
-        the number of devices.
+      ValueError: for an unknown axis, several -1, sizes that do not multiply to the
+        number of devices, or slices that are not the devices'.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = list(jax.devices() if devices is None else devices)
     sizes = dict(sizes or {"data": -1})
+    slices = sizes.pop("slices", 1)
     unknown = set(sizes) - set(MESH_AXES)
     if unknown:
         raise ValueError(
@@ -60,10 +66,38 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices=None) -> Mesh:
         raise ValueError(
             f"Mesh: sizes {sizes} do not divide the {len(devices)} devices evenly."
         )
+    if slices < 1 or shape[0] % slices:
+        raise ValueError(
+            f"Mesh: the data axis must be a multiple of slices = {slices}, as only it "
+            f"crosses the network between slices, got {shape[0]}."
+        )
+    groups = _by_slice(devices, slices)
+    shape[0] //= slices
+    arrays = [mesh_utils.create_device_mesh(shape, group) for group in groups]
     # Auto axes: Linen's constraints fail on the default, Explicit.
-    return jax.make_mesh(
-        tuple(shape), MESH_AXES, (AxisType.Auto,) * len(MESH_AXES), devices=devices
+    return Mesh(
+        np.concatenate(arrays, axis=0), MESH_AXES, (AxisType.Auto,) * len(MESH_AXES)
     )
+
+
+def _by_slice(devices: list, slices: int) -> list[list]:
+    """The devices of each slice, in the order of the slices.
+
+    Only TPUs are sure to know their slice; other devices are cut into equal runs.
+    """
+    if devices[0].platform != "tpu":
+        size = len(devices) // slices
+        return [devices[i * size : (i + 1) * size] for i in range(slices)]
+    numbers = sorted({getattr(device, "slice_index", 0) for device in devices})
+    if len(numbers) != slices:
+        raise ValueError(
+            f"Mesh: slices must be the devices' {len(numbers)}, got {slices}. Set "
+            f"config.mesh.slices={len(numbers)}."
+        )
+    return [
+        [device for device in devices if getattr(device, "slice_index", 0) == number]
+        for number in numbers
+    ]
 
 
 @contextlib.contextmanager
@@ -206,6 +240,24 @@ def place_batch(mesh: Mesh, batch):
         return jax.make_array_from_process_local_data(sharding, array)
 
     return jax.tree.map(one, batch)
+
+
+def place_params(mesh: Mesh, boxed_shapes, params):
+    """Put parameters on the mesh by their logical axes, each device its part only.
+
+    Args:
+      mesh: the devices.
+      boxed_shapes: `jax.eval_shape(init)` of the network they belong to.
+      params: the same tree, unboxed, as host arrays that every process holds.
+    """
+
+    def one(array, sharding):
+        array = np.asarray(array)
+        return jax.make_array_from_callback(
+            array.shape, sharding, lambda index: array[index]
+        )
+
+    return jax.tree.map(one, params, param_shardings(mesh, boxed_shapes))
 
 
 def place(mesh: Mesh, tree):

@@ -31,10 +31,11 @@ ALLOWED = {
     "loading": WINGS | SECOND | {"cascade", "data", "evaluation", "build"},
     "export": WINGS | SECOND | {"cascade", "data", "evaluation", "build", "loading"},
     "embed": WINGS | SECOND | {"data", "build"},
+    "planning": WINGS | SECOND | {"training", "build"},
     "commands": WINGS
     | SECOND
     | {"cascade", "data", "published", "training", "evaluation", "build"}
-    | {"loading", "export", "embed"},
+    | {"loading", "export", "embed", "planning"},
     "__init__": {"loading"},
     "__main__": {"commands"},
 }

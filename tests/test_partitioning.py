@@ -56,3 +56,28 @@ def test_placing_leaves_alone_what_is_on_the_mesh():
     assert placed["new"].sharding.is_fully_replicated
     assert len(placed["new"].sharding.device_set) == 8
     assert partitioning.place(mesh, None) is None
+
+
+def test_slices_are_joined_along_the_data_axis_only():
+    devices = jax.devices()
+    mesh = partitioning.make_mesh({"slices": 2, "data": -1, "fsdp": 4})
+    assert mesh.shape["data"] == 2
+    assert set(mesh.devices[0].flat) == set(devices[:4])
+    assert set(mesh.devices[1].flat) == set(devices[4:])
+    mesh = partitioning.make_mesh({"slices": 2, "data": 4, "tensor": 2})
+    assert set(mesh.devices[:2].flat) == set(devices[:4])
+
+
+def test_slices_that_split_another_axis_are_refused():
+    with pytest.raises(ValueError, match="data axis must be a multiple of slices = 2"):
+        partitioning.make_mesh({"slices": 2, "data": 1, "fsdp": -1})
+
+
+def test_parameters_are_placed_by_their_logical_axes():
+    mesh = partitioning.make_mesh({"fsdp": 4, "tensor": 2})
+    shape = jax.ShapeDtypeStruct((8, 6), jnp.float32)
+    boxed = {"kernel": nn.LogicallyPartitioned(shape, ("embed", "mlp"))}
+    values = np.arange(48, dtype=np.float32).reshape(8, 6)
+    placed = partitioning.place_params(mesh, boxed, {"kernel": values})["kernel"]
+    assert placed.addressable_shards[0].data.shape == (2, 3)
+    np.testing.assert_array_equal(placed, values)

@@ -75,6 +75,7 @@ def settings(workdir, **changes):
         "save_every": 4,
         "tensorboard": "none",
         "progress": False,
+        "max_replicated": 1.0,
     }
     return loop.LoopSettings(**values | changes)
 

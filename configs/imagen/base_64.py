@@ -21,7 +21,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.kind = "stage"
     c.name = "base"
     c.seed = 0
-    c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    c.mesh = ml_collections.ConfigDict(
+        {"slices": 1, "data": 1, "fsdp": -1, "tensor": 1}
+    )
 
     c.text = ml_collections.ConfigDict()
     c.text.tokenizer = "sentencepiece"
@@ -103,6 +105,8 @@ def get_config() -> ml_collections.ConfigDict:
             "steps": 2_500_000,
             "ema_decay": 0.9999,
             "accumulation": 1,
+            "kernel_dtype": "bfloat16",
+            "max_replicated": 0.02,
             "on_nonfinite": "stop",
             "max_skipped": 100,
             "tensorboard": "auto",

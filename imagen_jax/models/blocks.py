@@ -8,18 +8,20 @@ from imagen_jax.models import attention as attention_lib
 from imagen_jax.models import embeddings, layers
 from imagen_jax.types import Array
 
-REMAT = ("none", "block")
-
 
 def rematerialised(module: type[nn.Module], remat: str) -> type[nn.Module]:
-    """`module`, its activations computed again in the backward pass if "block".
+    """`module`, a block, its activations computed again in the backward pass or not.
 
-    Raises:
-      ValueError: unless `remat` is "none" or "block".
+    Args:
+      module: a block of a level.
+      remat: one of `layers.REMAT`; all but "none" keep a block's input only.
     """
-    if remat not in REMAT:
-        raise ValueError(f"remat: must be one of {REMAT}, got {remat!r}.")
-    return nn.remat(module) if remat == "block" else module
+    return nn.remat(module) if layers.check_remat(remat) != "none" else module
+
+
+def rematerialised_level(module: type[nn.Module], remat: str) -> type[nn.Module]:
+    """`module`, a level of blocks; "full" keeps its input only, and its skips."""
+    return nn.remat(module) if layers.check_remat(remat) == "full" else module
 
 
 def check_size(who: str, z: Array, multiple: int) -> None:
@@ -267,7 +269,7 @@ class Blocks(nn.Module):
       feed_forward: hidden width, in units of `channels`, of a gated network after the
         attention; 0 is none.
       dropout: rate inside ResNet blocks.
-      remat: "none" or "block".
+      remat: one of `layers.REMAT`; "full" acts as "block" in here.
       dtype: of activations.
     """
 

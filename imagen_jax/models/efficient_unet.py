@@ -76,7 +76,8 @@ class EfficientUNet(nn.Module):
         (`blocks.InputSkip`): for networks that predict x, where the head's norm hides
         what the input already holds.
       dropout: rate inside blocks; acts where a "dropout" stream is given.
-      remat: "none", or "block" to compute each block again in the backward pass.
+      remat: "none"; "block" computes each block again in the backward pass, "full"
+        each level and in it each block.
       dtype: of activations; parameters, norm statistics, softmax and the result are
         float32.
     """
@@ -228,9 +229,13 @@ class EfficientUNet(nn.Module):
         )
 
         maps = self._text_maps(text, mask, x)
+        down, up = (
+            blocks.rematerialised_level(cls, self.remat)
+            for cls in (blocks.DBlock, blocks.UBlock)
+        )
         skips = [x]
         for i in range(len(self.channels)):
-            block = blocks.DBlock(**self._options(i), name=f"down_{i}")
+            block = down(**self._options(i), name=f"down_{i}")
             x = block(x, emb, text, mask, maps[i])
             skips.append(x)
         # The deepest state is where the way up begins, not a skip connection.
@@ -239,7 +244,7 @@ class EfficientUNet(nn.Module):
             if i < len(self.channels) - 1:
                 x = self._merge(x, skips.pop(), self.merge)
             out = self.channels[i - 1] if i else stem_channels
-            block = blocks.UBlock(**self._options(i), out_channels=out, name=f"up_{i}")
+            block = up(**self._options(i), out_channels=out, name=f"up_{i}")
             x = block(x, emb, text, mask, maps[i])
         # Paper silent: whether the stem has a skip connection. Without one the head
         # would see no pixel of the input at full resolution. It is added whatever

@@ -6,6 +6,8 @@ path is the `name` given here and nothing more.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -19,8 +21,23 @@ from imagen_jax.types import Array
 
 # Variance-scaling with fan-in and a normal of unit truncated variance is Flax's and
 # T5's default; zero starts residual branches as the identity.
+# What is kept for the backward pass: everything, the inputs of blocks, or the inputs of
+# levels, whose blocks are then computed up to three times.
+REMAT = ("none", "block", "full")
+
 default_init = nn.initializers.lecun_normal()
 zeros_init = nn.initializers.zeros_init()
+
+
+def check_remat(remat: str) -> str:
+    """`remat` itself.
+
+    Raises:
+      ValueError: unless it is one of `REMAT`.
+    """
+    if remat not in REMAT:
+        raise ValueError(f"remat: must be one of {REMAT}, got {remat!r}.")
+    return remat
 
 
 def partitioned(init, *axes: str | None):
@@ -61,6 +78,73 @@ def constrain_image(x: Array) -> Array:
     return constrain(x, "batch", "height", "width", "act_embed")
 
 
+def stored(params, dtype: DTypeLike):
+    """Parameters with kernels and tables in `dtype`, as layers of that dtype read them.
+
+    What is small or summed in float32 (biases, norms, T5's position bias) stays.
+    """
+
+    def one(path, a):
+        large = path[-1].key in ("kernel", "embedding")
+        return a.astype(dtype) if large else a
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def gathered(kernel: Array, axes: tuple[str | None, ...]) -> Array:
+    """A kernel that lies in parts on the devices of the batch, whole for its use.
+
+    Fully sharded data parallelism said aloud: the kernel is gathered before its product
+    and its gradient summed straight into its parts. Left alone, XLA's partitioner turns
+    such products into rings of collective permutes. Splits over other mesh axes than
+    the batch's stay.
+
+    Args:
+      kernel: in the dtype of the product.
+      axes: its logical axes.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    rules = nn.get_logical_axis_rules()
+    if mesh.empty or not rules:
+        return kernel
+    batch = dict(rules)["batch"]
+    names = spmd.logical_to_mesh_axes(axes, rules) or ()
+    apart = [
+        name if name and size % mesh.shape[name] == 0 else None
+        for name, size in zip(names, kernel.shape, strict=True)
+    ]
+    whole = [None if name in batch else name for name in apart]
+    if apart == whole:
+        return kernel
+    return _gather(kernel, PartitionSpec(*apart), PartitionSpec(*whole))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(kernel, apart: PartitionSpec, whole: PartitionSpec):
+    kernel = jax.lax.with_sharding_constraint(kernel, apart)
+    return jax.lax.with_sharding_constraint(kernel, whole)
+
+
+def _gather_forward(kernel, apart, whole):
+    return _gather(kernel, apart, whole), None
+
+
+def _gather_backward(apart, whole, _, gradient):
+    return (jax.lax.with_sharding_constraint(gradient, apart),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
+
+
+def _with_gathered(product: Callable, axes: tuple[str | None, ...]) -> Callable:
+    """A product (x, kernel, ...) whose kernel is gathered first."""
+
+    def apply(x, kernel, *args, **kwargs):
+        return product(x, gathered(kernel, axes), *args, **kwargs)
+
+    return apply
+
+
 def Dense(
     features: int,
     axes: tuple[str | None, str | None] = ("embed", "mlp"),
@@ -77,6 +161,7 @@ def Dense(
         dtype=dtype,
         kernel_init=partitioned(kernel_init, *axes),
         bias_init=partitioned(zeros_init, axes[1]),
+        dot_general=_with_gathered(jax.lax.dot_general, axes),
         name=name,
     )
 
@@ -99,6 +184,9 @@ def Conv(
         dtype=dtype,
         kernel_init=partitioned(kernel_init, None, None, *axes),
         bias_init=partitioned(zeros_init, axes[1]),
+        conv_general_dilated=_with_gathered(
+            jax.lax.conv_general_dilated, (None, None, *axes)
+        ),
         name=name,
     )
 

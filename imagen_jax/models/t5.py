@@ -40,7 +40,7 @@ class T5Encoder(nn.Module):
       relpos_max_distance: from here on all distances share a bucket.
       epsilon: of the norms.
       dtype: of the activations; norms' statistics, softmax and result are float32.
-      remat: recompute each block in the backward pass to save memory.
+      remat: one of `layers.REMAT`; a chain of blocks has no levels: "full" is "block".
     """
 
     vocab_size: int
@@ -53,7 +53,7 @@ class T5Encoder(nn.Module):
     relpos_max_distance: int = 128
     epsilon: float = 1e-6
     dtype: DTypeLike = jnp.float32
-    remat: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, ids: Array, mask: Array) -> Array:
@@ -80,7 +80,8 @@ class Stack(nn.Module):
             c.num_heads, c.relpos_buckets, c.relpos_max_distance, name="relpos_bias"
         )(x.shape[1])
         bias = bias + jnp.where(mask, 0.0, MASKED)[:, None, None, :]
-        block = nn.remat(Block) if c.remat else Block
+        again = layers.check_remat(c.remat) != "none"
+        block = nn.remat(Block) if again else Block
         x = layers.constrain(x, "batch", "length", "act_embed")
         for i in range(c.num_layers):
             x = block(c, name=f"layers_{i}")(x, bias)

@@ -43,7 +43,7 @@ class Level(nn.Module):
       residual_scaling: divide residual sums by sqrt(2).
       skip_scaling: divide skip connections by sqrt(2).
       dropout: rate inside blocks.
-      remat: "none" or "block".
+      remat: one of `layers.REMAT`; "full" acts as "block" in here.
       dtype: of activations.
     """
 
@@ -140,7 +140,8 @@ class UNet(nn.Module):
       residual_scaling: divide residual sums by sqrt(2).
       skip_scaling: divide skip connections by sqrt(2).
       dropout: rate inside blocks; acts where a "dropout" stream is given.
-      remat: "none", or "block" to compute each block again in the backward pass.
+      remat: "none"; "block" computes each block again in the backward pass, "full"
+        each level and in it each block.
       dtype: of activations; parameters, norm statistics, softmax and the result are
         float32.
     """
@@ -207,7 +208,7 @@ class UNet(nn.Module):
         return wide if isinstance(wide, int) else wide[level]
 
     def _level(self, level: int, num_res_blocks: int, attend: bool, resample, name):
-        return Level(
+        return blocks.rematerialised_level(Level, self.remat)(
             self.channels * self.channel_mult[level],
             num_res_blocks,
             attend,

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from imagen_jax import partitioning
 from imagen_jax.checkpoints import store
-from imagen_jax.training import flops, metrics, progress
+from imagen_jax.training import flops, layout, metrics, progress
 from imagen_jax.training import optimizer as optimizers
 from imagen_jax.training import state as training_state
 from imagen_jax.training import step as training_step
@@ -78,6 +78,10 @@ class LoopSettings:
       evaluate_every: steps between evaluations.
       keep: checkpoints that are kept, the newest.
       accumulation: parts in which a batch is computed.
+      kernel_dtype: of the kernels that the loss sees, "float32" or "bfloat16"; see
+        `training.step.train_step`.
+      max_replicated: the largest share of parameters that may lie whole on each device
+        of a mesh that shards them.
       on_nonfinite: "stop", or "skip" the batch and go on.
       max_skipped: so many skipped batches are too many.
       overfit_one_batch: train on the first batch only, to see that it can be learned.
@@ -97,6 +101,8 @@ class LoopSettings:
     evaluate_every: int = 0
     keep: int = 3
     accumulation: int = 1
+    kernel_dtype: str = "float32"
+    max_replicated: float = 0.02
     on_nonfinite: str = "stop"
     max_skipped: int = 100
     overfit_one_batch: bool = False
@@ -110,6 +116,11 @@ class LoopSettings:
             raise ValueError(
                 f"LoopSettings: on_nonfinite must be 'stop' or 'skip', "
                 f"got {self.on_nonfinite!r}."
+            )
+        if self.kernel_dtype not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"LoopSettings: kernel_dtype must be 'float32' or 'bfloat16', got "
+                f"{self.kernel_dtype!r}."
             )
         for name in ("total_steps", "keep", "accumulation"):
             if getattr(self, name) < 1:
@@ -172,6 +183,7 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
         examples = jax.tree.leaves(first)[0].shape[0] * jax.process_count()
 
         frozen = partitioning.place(run.mesh, run.frozen)
+        bar.say(layout.describe(run.mesh, state, frozen))
         with partitioning.without_rules():  # one process's share of a batch
             work = flops.count(run.loss, key, state.params, frozen, first, trained=1)
         work = work * jax.process_count()
@@ -182,6 +194,7 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
             optimizer=run.optimizer,
             ema_decay=run.ema_decay,
             accumulation=settings.accumulation,
+            kernel_dtype=settings.kernel_dtype,
         )
         log = None
         if first_process:
@@ -271,8 +284,9 @@ def begin(
     checkpoints: store.Store,
 ) -> tuple[training_state.TrainState, int]:
     """The state to go on from and the position in the data: restored, filled or new."""
+    target = training_state.abstract(run.mesh, run.init, run.optimizer)
+    layout.check(run.mesh, target.params, settings.max_replicated)
     if checkpoints.latest_step() is not None:
-        target = training_state.abstract(run.mesh, run.init, run.optimizer)
         state, position = checkpoints.restore(target)
         return state, int(position["examples_seen"])
     state = training_state.create(key, run.mesh, run.init, run.optimizer)

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from imagen_jax import partitioning
+from imagen_jax.models import layers
 from imagen_jax.training import state as training_state
 from imagen_jax.types import Array
 
@@ -52,6 +54,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     ema_decay: Decay,
     accumulation: int = 1,
+    kernel_dtype: DTypeLike = jnp.float32,
 ) -> tuple[training_state.TrainState, Metrics]:
     """Update the state on one batch.
 
@@ -70,6 +73,9 @@ def train_step(
       accumulation: parts of the batch that are computed one after the other. The
         update is the whole batch's, as far as the loss draws no random numbers: each
         part has its own key.
+      kernel_dtype: of the kernels that the loss sees, cast once; the parameters of the
+        state, their sum of gradients and the update are float32 whatever it is. With
+        bfloat16 devices that share parameters exchange half the bytes.
 
     Returns:
       The new state and the metrics, [] float32 each: the loss's own, `loss`,
@@ -77,7 +83,12 @@ def train_step(
     """
     key = jax.random.fold_in(key, state.step)
     value, metrics, grads = _gradients(
-        key, state.params, frozen, batch, loss=loss, parts=accumulation
+        key,
+        layers.stored(state.params, kernel_dtype),
+        frozen,
+        batch,
+        loss=loss,
+        parts=accumulation,
     )
     grad_norm = _norm(grads)
     finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
@@ -111,8 +122,12 @@ def _norm(tree: Tree) -> Array:
     )
 
 
+def _float32(tree: Tree) -> Tree:
+    return jax.tree.map(lambda a: a.astype(jnp.float32), tree)
+
+
 def _gradients(key, params, frozen, batch, *, loss: Loss, parts: int):
-    """Mean loss, mean metrics and mean gradient over the batch."""
+    """Mean loss, mean metrics and mean gradient over the batch; sums in float32."""
 
     def mean_loss(params, key, batch):
         losses, metrics = loss(key, params, frozen, batch)
@@ -121,7 +136,7 @@ def _gradients(key, params, frozen, batch, *, loss: Loss, parts: int):
     grad = jax.value_and_grad(mean_loss, has_aux=True)
     if parts == 1:
         (value, metrics), grads = grad(params, key, batch)
-        return value, metrics, grads
+        return value, metrics, _float32(grads)
 
     # Every parts-th example, not a run of them: so each device keeps its own examples.
     def split(a):
@@ -135,7 +150,7 @@ def _gradients(key, params, frozen, batch, *, loss: Loss, parts: int):
     def one(part):
         index, batch = part
         (value, metrics), grads = grad(params, jax.random.fold_in(key, index), batch)
-        return value, metrics, grads
+        return value, metrics, _float32(grads)
 
     def add(total, part):
         return jax.tree.map(jnp.add, total, one(part)), None
@@ -155,6 +170,7 @@ def compiled(
     optimizer: optax.GradientTransformation,
     ema_decay: Decay,
     accumulation: int = 1,
+    kernel_dtype: DTypeLike = jnp.float32,
 ) -> Callable:
     """`train_step` jitted for a mesh: (key, state, frozen, batch) -> (state, metrics).
 
@@ -168,6 +184,7 @@ def compiled(
       optimizer: see `train_step`.
       ema_decay: see `train_step`.
       accumulation: see `train_step`.
+      kernel_dtype: see `train_step`.
     """
     state_shardings = training_state.shardings(state)
     whole = partitioning.replicated(mesh)
@@ -178,6 +195,7 @@ def compiled(
             optimizer=optimizer,
             ema_decay=ema_decay,
             accumulation=accumulation,
+            kernel_dtype=kernel_dtype,
         ),
         donate_argnums=1,
         # None: the frozen arrays stay where the caller has put them.

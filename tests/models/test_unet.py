@@ -115,7 +115,8 @@ def test_rematerialisation_changes_nothing(make_cond, normal, randomised):
     inputs = (normal((2, 4, 4, 8), 2), emb, cond.tokens, cond.mask)
 
     def level(remat):
-        return unet.Level(8, 1, True, head_dim=8, remat=remat)
+        cls = blocks.rematerialised_level(unet.Level, remat)
+        return cls(8, 1, True, head_dim=8, remat=remat)
 
     params = randomised(level("none"), *inputs)
 
@@ -128,8 +129,24 @@ def test_rematerialisation_changes_nothing(make_cond, normal, randomised):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
         value_and_grad(level("none")),
-        value_and_grad(level("block")),
+        value_and_grad(level("full")),
     )
+
+
+def test_each_remat_policy_keeps_less_for_the_backward_pass(z, make_cond):
+    cond = make_cond(8, 8)
+
+    def kept(remat):
+        net = tiny(num_res_blocks=2, remat=remat)
+
+        def backward(params):
+            return jax.vjp(lambda p: net.apply(p, z, T, cond), params)[1]
+
+        params = jax.eval_shape(net.init, jax.random.key(0), z, T, cond)
+        return sum(a.size for a in jax.tree.leaves(jax.eval_shape(backward, params)))
+
+    none, block, full = (kept(remat) for remat in ("none", "block", "full"))
+    assert full < 0.9 * block < 0.5 * none
 
 
 def test_bfloat16_is_close_to_float32(z, make_cond, randomised, run):

@@ -1,0 +1,217 @@
+"""Which batch, remat policy and mesh to train with: a model first, then a compile."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import ml_collections
+
+from imagen_jax import build, partitioning
+from imagen_jax.models import layers
+from imagen_jax.planning import memory, plans, programs
+from imagen_jax.planning import topologies as topologies_lib
+
+# Forward passes that a step computes beside the backward's two: each block once more,
+# each level and in it each block once more.
+RECOMPUTED = {"none": 0, "block": 1, "full": 2}
+MARGIN = 0.9
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A setting and what the analytic model says of it; all estimates.
+
+    Attributes:
+      remat: of the network.
+      mesh: sizes of its axes.
+      accumulation: parts that the batch is computed in.
+      at_once: examples of one part, all chips together.
+      bytes: memory a chip.
+      seconds: a step.
+    """
+
+    remat: str
+    mesh: dict[str, int]
+    accumulation: int
+    at_once: int
+    bytes: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What a sweep found: candidates best first, and plans of those compiled."""
+
+    config: str
+    topology: str
+    batch: int
+    steps: int
+    candidates: tuple[Candidate, ...]
+    plans: tuple[plans.Plan, ...]
+
+    def json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "config": self.config,
+            "topology": self.topology,
+            "batch": self.batch,
+            "steps": self.steps,
+            "candidates": [dataclasses.asdict(c) for c in self.candidates],
+            "plans": [plan.json() for plan in self.plans],
+        }
+
+
+def sweep(
+    name: str,
+    config: build.Config,
+    topology: topologies_lib.Topology,
+    devices: list[Any],
+    *,
+    utilisation: float,
+    level: str,
+    compiled: int = 1,
+) -> Sweep:
+    """Walk remat policies, meshes and parts of the batch; compile the best.
+
+    Of one remat policy and mesh only the largest part that fits by the model is a
+    candidate. Candidates are compiled in order until `compiled` of them fit.
+    """
+    candidates = rank(config, topology, devices, utilisation)
+    found: list[plans.Plan] = []
+    for candidate in candidates:
+        if sum(plan.fits for plan in found) >= compiled:
+            break
+        changed = apply(config, candidate)
+        mesh = partitioning.make_mesh(changed.mesh, devices)
+        program = programs.make(changed, "train", mesh, config.data.batch_size)
+        found.append(
+            plans.make(name, program, topology, utilisation=utilisation, level=level)
+        )
+    return Sweep(
+        config=name,
+        topology=str(topology),
+        batch=config.data.batch_size,
+        steps=config.training.steps,
+        candidates=tuple(candidates),
+        plans=tuple(found),
+    )
+
+
+def apply(config: build.Config, candidate: Candidate) -> build.Config:
+    """The config with a candidate's settings."""
+    config = ml_collections.ConfigDict(config)
+    config.network.remat = candidate.remat
+    config.mesh = ml_collections.ConfigDict(candidate.mesh)
+    config.training.accumulation = candidate.accumulation
+    return config
+
+
+def rank(
+    config: build.Config,
+    topology: topologies_lib.Topology,
+    devices: list[Any],
+    utilisation: float,
+) -> list[Candidate]:
+    """All settings that fit by the analytic model, the quickest step first."""
+    kept = {remat: memory.kept(config, remat) for remat in layers.REMAT}
+    batch, chip = config.data.batch_size, topology.chip
+    flops = programs.make(
+        _plain(config),
+        "train",
+        partitioning.make_mesh({"slices": 1}, devices[:1]),
+        batch,
+    ).count_flops()
+    limit = MARGIN * chip.memory_gib * 2**30
+    found = []
+    for remat, sizes in itertools.product(layers.REMAT, meshes(topology)):
+        mesh = partitioning.make_mesh(sizes, devices)
+        ways = sizes["data"] * sizes["fsdp"]
+        state = (
+            programs.make(_plain(config), "train", mesh, batch).parts
+            if (batch % ways == 0)
+            else None
+        )
+        if state is None:
+            continue
+        for parts in _divisors(batch // ways):
+            # Gradients as parameters, and once more as a sum over parts.
+            fixed = sum(state.values()) + state["parameters"] * (2 if parts > 1 else 1)
+            size = fixed + memory.activations(kept, remat, batch / parts / ways)
+            if size <= limit:
+                found.append(
+                    Candidate(
+                        remat=remat,
+                        mesh=sizes,
+                        accumulation=parts,
+                        at_once=batch // parts,
+                        bytes=int(size),
+                        seconds=seconds(
+                            flops * (1 + RECOMPUTED[remat] / 3),
+                            state["parameters"] * sizes["fsdp"] / 4,
+                            topology,
+                            utilisation,
+                            gathers=parts if sizes["fsdp"] > 1 else 0,
+                        ),
+                    )
+                )
+                break
+    return sorted(found, key=lambda c: (c.seconds, c.bytes))
+
+
+def seconds(
+    flops: float,
+    parameters: float,
+    topology: topologies_lib.Topology,
+    utilisation: float,
+    *,
+    gathers: int,
+) -> float:
+    """An estimate of a step: products, then three passes of bf16 kernels a part.
+
+    Nothing is taken to overlap. Without fsdp gradients are reduced once: two passes.
+    """
+    work = flops / (topology.chips * topology.chip.tflops * 1e12 * utilisation)
+    passes = 3 * gathers if gathers else 2 * (topology.chips > 1)
+    return work + passes * 2 * parameters / (topology.chip.ici_gb * 1e9)
+
+
+def meshes(topology: topologies_lib.Topology) -> list[dict[str, int]]:
+    """Data against fsdp, in powers of two; slices are joined by data alone."""
+    inside = topology.chips // topology.slices
+    return [
+        {"slices": topology.slices, "data": topology.chips // fsdp, "fsdp": fsdp}
+        for fsdp in _divisors(inside)
+        if fsdp & (fsdp - 1) == 0
+    ]
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _plain(config: build.Config) -> build.Config:
+    """The config in one part: its state's bytes and the model's operations."""
+    config = ml_collections.ConfigDict(config)
+    config.training.accumulation = 1
+    config.training.max_replicated = 1.0
+    return config
+
+
+def text(found: Sweep) -> str:
+    """A table of the candidates, and the plans of those compiled, fitting first."""
+    lines = [
+        f"{found.config} on {found.topology}, batch {found.batch}; estimates of the "
+        "analytic model, quickest first:",
+        f"  {'remat':<6} {'mesh':<22} {'at once':>8} {'parts':>6} {'GB':>6} {'s':>8}",
+    ]
+    for c in found.candidates[:10]:
+        mesh = " x ".join(f"{k} {v}" for k, v in c.mesh.items() if v > 1)
+        lines.append(
+            f"  {c.remat:<6} {mesh or 'one chip':<22} {c.at_once:>8} "
+            f"{c.accumulation:>6} {c.bytes / plans.GB:>6.2f} {c.seconds:>8.3f}"
+        )
+    if not found.candidates:
+        lines.append("  none fits: shard over more chips.")
+    for plan in sorted(found.plans, key=lambda plan: not plan.fits):
+        lines += ["", plans.text(plan)]
+    return "\n".join(lines)

@@ -1,0 +1,79 @@
+"""The command on a small slice: two compilations for chips that are not here."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+TINY = (
+    "--config.network.channels=64",
+    "--config.network.channel_mult=(1,)",
+    "--config.network.num_res_blocks=1",
+    "--config.network.attention_levels=()",
+    "--config.network.text_features=64",
+    "--config.text.encoder.d_model=64",
+    "--config.text.length=16",
+    "--config.stage.resolution=16",
+    "--config.data.embeddings=ahead",
+    "--config.training.max_replicated=0.2",
+)
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu, the TPU compiler, is not installed (pip install libtpu)",
+)
+
+
+def plan(*flags):
+    """A process of its own: the TPU's compiler wants an environment of its own."""
+    command = [sys.executable, "-m", "imagen_jax", "plan", "--config=imagen/base_64"]
+    return subprocess.run(
+        [*command, *flags, *TINY],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "IMAGEN_JAX_TYPECHECK": "0"},
+    )
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_sharded_step_gathers_its_kernels_in_bfloat16_and_scatters_gradients():
+    done = plan("--topology=v5litepod-4", "--batch=16", "--optimization=O1", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["fits"] and found["chips"] == 4 and found["mesh"] == {"fsdp": 4}
+    assert 0 < found["peak_bytes"] < found["memory_bytes"]
+    parts = found["parts"]
+    # Float32 masters in four parts, but for what is small.
+    assert 4 * found["parameters"] / 4 <= parts["parameters"]
+    assert parts["parameters"] < 1.3 * found["parameters"]
+    assert parts["average"] == parts["parameters"]
+    assert sum(parts.values()) == found["peak_bytes"]
+    assert found["flops"] > 0 and found["days"] > 0 and found["sorts"] == 0
+    traffic = found["traffic"]
+    # No ring of permutes in place of a gather, no exchange of activations.
+    assert "all-to-all" not in traffic
+    assert traffic.get("collective-permute", {"bytes": 0})["bytes"] == 0
+    # Kernels gathered twice and gradients scattered once, two bytes a number each.
+    least = 3 * 2 * found["parameters"]
+    assert 0.5 * least < found["collective_bytes"] < 1.3 * least
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_whole_sampler_sorts_nothing_and_says_what_it_needs():
+    flags = ("--topology=v5e:1x1", "--program=sample", "--mesh=data=1")
+    done = plan(*flags, "--batch=2", "--optimization=O1", "--config.sampling.steps=3")
+    assert done.returncode == 0, done.stderr
+    assert "FITS: peak" in done.stdout
+    assert "collectives: none" in done.stdout
+    assert "not an estimate" in done.stdout
+
+
+def test_a_slice_that_is_none_is_refused_in_one_line():
+    done = plan("--topology=v9:2x2")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "v9:2x2" in done.stderr
