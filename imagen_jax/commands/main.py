@@ -1,7 +1,9 @@
 """The command line `imagen-jax COMMAND ...`; a command is one module beside this."""
 
 import argparse
+import glob
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +18,8 @@ COMMANDS = {
     "export": "put trained stages together into a model directory",
     "evaluate": "check drawn pictures against their captions",
 }
+# Device files of TPUs and GPUs.
+CHIPS = ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*", "/dev/kfd")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and not getattr(known, "takes_config", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     use_all_cores()
+    leave_out_absent_chips()
     command = importlib.import_module(f"imagen_jax.commands.{known.command}")
     try:
         return command.run(known, rest) or 0
@@ -72,6 +77,17 @@ def use_all_cores() -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     if flag not in flags and 1 < cores <= 16:
         os.environ["XLA_FLAGS"] = f"{flags} {flag}={cores}".strip()
+
+
+def leave_out_absent_chips() -> None:
+    """Keep JAX from looking for TPUs where libtpu is there to plan for them only.
+
+    It would look for seconds and warn. A machine that has a TPU or a GPU, and a choice
+    made in JAX_PLATFORMS, are left alone.
+    """
+    chips = [name for kind in CHIPS for name in glob.glob(kind)]
+    if not chips and importlib.util.find_spec("libtpu") is not None:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The command line as a user meets it: one clear line and a status for each mistake."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -103,3 +104,25 @@ def test_a_damaged_model_is_named(capsys, tmp_path):
     (tmp_path / "model.json").write_text("{")
     status, _, err = run(capsys, "sample", "a cat", "--model", tmp_path)
     assert status == 2 and "model.json is damaged" in err
+
+
+@pytest.mark.parametrize(
+    ("libtpu", "chips", "chosen", "left"),
+    [
+        (True, (), None, "cpu"),
+        (True, (), "tpu", "tpu"),
+        (True, ("/dev/accel0",), None, None),
+        (True, ("/dev/nvidia0",), None, None),
+        (False, (), None, None),
+    ],
+)
+def test_absent_tpus_are_not_looked_for(monkeypatch, libtpu, chips, chosen, left):
+    monkeypatch.delenv("JAX_PLATFORMS")
+    if chosen:
+        monkeypatch.setenv("JAX_PLATFORMS", chosen)
+    monkeypatch.setattr(main.importlib.util, "find_spec", lambda _: libtpu or None)
+    monkeypatch.setattr(
+        main.glob, "glob", lambda kind: [c for c in chips if c.startswith(kind[:-1])]
+    )
+    main.leave_out_absent_chips()
+    assert os.environ.get("JAX_PLATFORMS") == left
