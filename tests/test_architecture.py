@@ -23,7 +23,8 @@ ALLOWED = {
     "cascade": WINGS | SECOND,
     "data": {"types", "text"},
     "published": WINGS | SECOND | {"cascade", "data"},
-    "training": WINGS | SECOND | {"cascade", "data"},
+    "chips": set(),
+    "training": WINGS | SECOND | {"cascade", "data", "chips"},
     "evaluation": WINGS | SECOND | {"cascade", "data", "training"},
     "build": WINGS
     | SECOND
@@ -32,10 +33,11 @@ ALLOWED = {
     "export": WINGS | SECOND | {"cascade", "data", "evaluation", "build", "loading"},
     "embed": WINGS | SECOND | {"data", "build"},
     "planning": WINGS | SECOND | {"training", "build"},
+    "benchmark": WINGS | SECOND | {"chips", "training", "build", "planning"},
     "commands": WINGS
     | SECOND
     | {"cascade", "data", "published", "training", "evaluation", "build"}
-    | {"loading", "export", "embed", "planning"},
+    | {"loading", "export", "embed", "planning", "benchmark"},
     "__init__": {"loading"},
     "__main__": {"commands"},
 }

@@ -14,7 +14,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.kind = "text"
     c.name = "text"
     c.seed = 0
-    c.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    c.mesh = ml_collections.ConfigDict(
+        {"slices": 1, "data": -1, "fsdp": 1, "tensor": 1}
+    )
 
     c.text = ml_collections.ConfigDict()
     c.text.tokenizer = "bytes"
