@@ -2,7 +2,10 @@
 
 import argparse
 import importlib
+import importlib.metadata
+import importlib.util
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +19,9 @@ COMMANDS = {
     "export": "put trained stages together into a model directory",
     "evaluate": "check drawn pictures against their captions",
 }
+
+PCI = pathlib.Path("/sys/bus/pci/devices")
+GOOGLE = "0x1ae0"  # As a vendor of PCI devices; JAX finds TPUs by it too.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and not getattr(known, "takes_config", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     use_all_cores()
+    leave_absent_tpus()
     command = importlib.import_module(f"imagen_jax.commands.{known.command}")
     try:
         return command.run(known, rest) or 0
@@ -72,6 +79,20 @@ def use_all_cores() -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     if flag not in flags and 1 < cores <= 16:
         os.environ["XLA_FLAGS"] = f"{flags} {flag}={cores}".strip()
+
+
+def leave_absent_tpus() -> None:
+    """Choose the CPU where the TPU's compiler is installed but no TPU is.
+
+    `imagen-jax plan` needs libtpu; every other command would look for chips with it,
+    and complain. It says nothing where JAX_PLATFORMS is set or a GPU's plugin is there.
+    """
+    if "JAX_PLATFORMS" in os.environ or importlib.util.find_spec("libtpu") is None:
+        return
+    vendors = (path.read_text().strip() for path in PCI.glob("*/vendor"))
+    chips = any(vendor == GOOGLE for vendor in vendors)
+    if not chips and not importlib.metadata.entry_points(group="jax_plugins"):
+        os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def compile(program: programs.Program, level: str = "default") -> Compiled:
 
 @contextlib.contextmanager
 def _optimization(level: str) -> Iterator[None]:
-    before = jax.config.read("jax_optimization_level")
+    before = jax.config.jax_optimization_level
     if level != "default":
         jax.config.update("jax_optimization_level", level)
     try:

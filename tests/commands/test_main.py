@@ -1,6 +1,7 @@
 """The command line as a user meets it: one clear line and a status for each mistake."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -31,6 +32,7 @@ def run(capsys, *argv):
         (["train", "--config", "shapes/bse", "--workdir", "w"], "shapes/base"),
         (["params", "--config", "shapes/base", "--config.nme=x"], "name"),
         (["export", "nowhere", "--out", "o"], "config.json"),
+        (["plan", "--config", "imagen/base_64", "--topology", "v9:2x2"], "v9:2x2"),
     ],
 )
 def test_a_mistake_is_one_line_and_a_failing_status(
@@ -41,6 +43,28 @@ def test_a_mistake_is_one_line_and_a_failing_status(
     lines = [line for line in err.splitlines() if "error" in line]
     assert status == 2 and len(lines) == 1 and named in lines[0], err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("found", "vendor", "plugins", "chosen"),
+    [
+        (True, "no vendor", [], "cpu"),
+        (None, "no vendor", [], None),  # no libtpu
+        (True, "no vendor", ["a GPU's"], None),
+        (True, "", [], None),  # every device is Google's: a TPU is there
+    ],
+)
+def test_the_tpus_compiler_alone_leaves_the_cpu(
+    monkeypatch, tmp_path, found, vendor, plugins, chosen
+):
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: plugins)
+    (tmp_path / "device").mkdir()
+    (tmp_path / "device" / "vendor").write_text(f"{vendor or main.GOOGLE}\n")
+    monkeypatch.setattr(main, "PCI", tmp_path)
+    main.leave_absent_tpus()
+    assert os.environ.get("JAX_PLATFORMS") == chosen
 
 
 def test_an_unknown_flag_is_refused(capsys):
