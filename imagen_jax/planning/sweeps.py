@@ -158,7 +158,7 @@ def _fewest_parts(
     limit: float,
     activations: Callable[[float], int],
 ) -> tuple[int, int]:
-    """(parts of the batch, bytes a chip) of the largest that fits; (0, 0): none does."""
+    """(parts of the batch, bytes a chip) of the largest that fits, or (0, 0)."""
     for parts in _divisors(per_chip):
         # Gradients as parameters, and once more as a sum over parts.
         sums = program.parts["parameters"] * (2 if parts > 1 else 1)
