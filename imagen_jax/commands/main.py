@@ -1,10 +1,11 @@
 """The command line `imagen-jax COMMAND ...`; a command is one module beside this."""
 
 import argparse
-import glob
 import importlib
+import importlib.metadata
 import importlib.util
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -19,8 +20,9 @@ COMMANDS = {
     "export": "put trained stages together into a model directory",
     "evaluate": "check drawn pictures against their captions",
 }
-# Device files of TPUs and GPUs.
-CHIPS = ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*", "/dev/kfd")
+
+PCI = pathlib.Path("/sys/bus/pci/devices")
+GOOGLE = "0x1ae0"  # As a vendor of PCI devices; JAX finds TPUs by it too.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and not getattr(known, "takes_config", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     use_all_cores()
-    leave_out_absent_chips()
+    leave_absent_tpus()
     command = importlib.import_module(f"imagen_jax.commands.{known.command}")
     try:
         return command.run(known, rest) or 0
@@ -80,15 +82,18 @@ def use_all_cores() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {flag}={cores}".strip()
 
 
-def leave_out_absent_chips() -> None:
-    """Keep JAX from looking for TPUs where libtpu is there to plan for them only.
+def leave_absent_tpus() -> None:
+    """Choose the CPU where the TPU's compiler is installed but no TPU is.
 
-    It would look for seconds and warn. A machine that has a TPU or a GPU, and a choice
-    made in JAX_PLATFORMS, are left alone.
+    `imagen-jax plan` needs libtpu; every other command would look for chips with it,
+    and complain. It says nothing where JAX_PLATFORMS is set or a GPU's plugin is there.
     """
-    chips = [name for kind in CHIPS for name in glob.glob(kind)]
-    if not chips and importlib.util.find_spec("libtpu") is not None:
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    if "JAX_PLATFORMS" in os.environ or importlib.util.find_spec("libtpu") is None:
+        return
+    vendors = (path.read_text().strip() for path in PCI.glob("*/vendor"))
+    chips = any(vendor == GOOGLE for vendor in vendors)
+    if not chips and not importlib.metadata.entry_points(group="jax_plugins"):
+        os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def gathered(kernel: Array, axes: tuple[str | None, ...]) -> Array:
     batch = dict(rules)["batch"]
     names = spmd.logical_to_mesh_axes(axes, rules) or ()
     apart = [
-        name if name and size % mesh.shape[name] == 0 else None
+        name if name and mesh.shape[name] > 1 and size % mesh.shape[name] == 0 else None
         for name, size in zip(names, kernel.shape, strict=True)
     ]
     whole = [None if name in batch else name for name in apart]

@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 
 import jax
+from jax.extend import core as extend
 
+from imagen_jax import partitioning
 from imagen_jax.planning import hlo, programs
 
 LEVELS = ("default", "O0", "O1", "O2", "O3")
@@ -20,14 +22,18 @@ class Buffer:
     """One of the largest arrays of a program that does not fit.
 
     Attributes:
-      bytes: its size on the chip, padding included.
+      bytes: its size on the chip, padding included; if `whole`, of all of it, before
+        the chips share it.
       shape: as XLA writes it.
-      operator: the line of the model that it comes from.
+      operator: the part of the model that it comes from.
+      whole: whether the compiler did not list its buffers, and the traced program's
+        arrays stand in for them.
     """
 
     bytes: int
     shape: str
     operator: str
+    whole: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,14 +72,16 @@ def compile(program: programs.Program, level: str = "default") -> Compiled:
     start = time.perf_counter()
     fits, peak, limit, text, buffers = True, 0, 0, None, ()
     with _optimization(level):
-        lowered = program.lower()
+        traced = program.trace()
         try:
-            compiled = lowered.compile()
+            with partitioning.use(program.mesh):
+                compiled = traced.lower().compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             fits = False
             peak, limit, buffers = read_exhausted(str(error))
+            buffers = buffers or largest(traced.jaxpr.jaxpr)
         else:
             peak = compiled.memory_analysis().peak_memory_in_bytes
             text = hlo.parse(compiled.as_text())
@@ -90,7 +98,7 @@ def compile(program: programs.Program, level: str = "default") -> Compiled:
 
 @contextlib.contextmanager
 def _optimization(level: str) -> Iterator[None]:
-    before = jax.config.read("jax_optimization_level")
+    before = jax.config.jax_optimization_level
     if level != "default":
         jax.config.update("jax_optimization_level", level)
     try:
@@ -101,24 +109,44 @@ def _optimization(level: str) -> Iterator[None]:
 
 def read_exhausted(message: str) -> tuple[int, int, tuple[Buffer, ...]]:
     """(bytes needed, bytes there are, largest buffers) of the compiler's complaint."""
-    used = re.search(r"Used ([\d.]+)([KMGT]?)\S* of ([\d.]+)([KMGT]?)", message)
+    size = r"([\d.]+)([KMGT]?)"
+    used = re.search(rf"Used {size}\S* of {size}", message) or re.search(
+        rf"\({size}\) exceeds available HBM \({size}\)", message
+    )
     need, limit = (
         (_bytes(*used.group(1, 2)), _bytes(*used.group(3, 4))) if used else (0, 0)
     )
     buffers = []
     for part in re.split(r"\n\s*\d+\. Size: ", message)[1:]:
-        size = re.match(r"([\d.]+)([KMGT]?)", part)
+        found = re.match(size, part)
         shape = re.search(r"Shape: (\S+)", part)
         operator = re.search(r'op_name="([^"]*)"', part)
-        if size and shape:
+        if found and shape:
             buffers.append(
                 Buffer(
-                    _bytes(*size.group(1, 2)),
+                    _bytes(*found.group(1, 2)),
                     shape.group(1).split("{")[0],
                     operator.group(1) if operator else "",
                 )
             )
     return need, limit, tuple(buffers)
+
+
+def largest(jaxpr, number: int = 3) -> tuple[Buffer, ...]:
+    """The largest arrays that a traced program makes, one of each shape."""
+    found: dict[str, Buffer] = {}
+    waiting = [jaxpr]
+    while waiting:
+        for eqn in waiting.pop().eqns:
+            waiting += extend.jaxprs_in_params(eqn.params)
+            for var in eqn.outvars:
+                shape = var.aval.str_short(short_dtypes=True)
+                if hasattr(var.aval, "dtype") and shape not in found:
+                    size = var.aval.size * getattr(var.aval.dtype, "itemsize", 1)
+                    where = str(eqn.source_info.name_stack)
+                    found[shape] = Buffer(size, shape, where, whole=True)
+    rows = sorted(found.values(), key=lambda buffer: -buffer.bytes)
+    return tuple(rows[:number])
 
 
 def _bytes(number: str, unit: str) -> int:

@@ -184,9 +184,12 @@ def verdict(plan: Plan) -> str:
         f"{b.bytes / GB:.2f} GB {b.shape}" + (f" of {b.operator}" if b.operator else "")
         for b in plan.buffers[:3]
     )
+    what = "buffers"
+    if any(b.whole for b in plan.buffers):
+        what = f"arrays, before the {plan.chips} chips share them"
     return (
         f"DOES NOT FIT: needs {peak:.2f} GB of {limit:.2f} GB a chip; the largest "
-        f"buffers: {largest or 'not told by the compiler'}. Lower the batch, set "
+        f"{what}: {largest or 'not told by the compiler'}. Lower the batch, set "
         "config.network.remat or training.accumulation, or shard over more chips."
     )
 

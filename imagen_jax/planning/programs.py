@@ -50,10 +50,10 @@ class Program:
     checkpoint_bytes: int = 0
     steps: int = 0
 
-    def lower(self):
-        """The program as XLA gets it."""
+    def trace(self):
+        """The program as JAX traces it, to be lowered for its devices."""
         with partitioning.use(self.mesh):
-            return self.function.lower(*self.arguments)
+            return self.function.trace(*self.arguments)
 
 
 def make(config: build.Config, kind: str, mesh: Mesh, batch: int) -> Program:
@@ -133,11 +133,13 @@ def _sample(config: build.Config, mesh: Mesh, batch: int) -> Program:
     params = _stored(mesh, stage.init, config.network.dtype)
     side, low = stage.resolution, stage.low_resolution
     shapes = _text_shapes(config, encoded=True)
-    text = _batch(mesh, batch, shapes)
-    text = encoder.TextEmbedding(text["text_values"], text["mask"])
-    low_res = None
     if low:
-        low_res = _picture(mesh, (batch, low, low, stage.channels))
+        # Whole on each chip that shares a picture: all rows of a small picture are
+        # wanted when a part of it is enlarged.
+        shapes["low_res"] = ((low, low, stage.channels), jnp.float32)
+    given = _batch(mesh, batch, shapes)
+    text = encoder.TextEmbedding(given["text_values"], given["mask"])
+    low_res = given.get("low_res")
     scalar = jax.ShapeDtypeStruct(
         (), jnp.float32, sharding=partitioning.replicated(mesh)
     )

@@ -1,7 +1,7 @@
 """Which batch, remat policy and mesh to train with: a model first, then a compile."""
 
 import dataclasses
-import itertools
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
@@ -114,48 +114,58 @@ def rank(
 ) -> list[Candidate]:
     """All settings that fit by the analytic model, the quickest step first."""
     kept = {remat: memory.kept(config, remat) for remat in layers.REMAT}
-    batch, chip = config.data.batch_size, topology.chip
-    flops = programs.make(
-        _plain(config),
-        "train",
-        partitioning.make_mesh({"slices": 1}, devices[:1]),
-        batch,
-    ).count_flops()
-    limit = MARGIN * chip.memory_gib * 2**30
-    found = []
-    for remat, sizes in itertools.product(layers.REMAT, meshes(topology)):
-        mesh = partitioning.make_mesh(sizes, devices)
+    limit = MARGIN * topology.chip.memory_gib * 2**30
+    batch, flops, found = config.data.batch_size, 0.0, []
+    for sizes in meshes(topology):
         ways = sizes["data"] * sizes["fsdp"]
-        state = (
-            programs.make(_plain(config), "train", mesh, batch).parts
-            if (batch % ways == 0)
-            else None
-        )
-        if state is None:
+        if batch % ways:
             continue
-        for parts in _divisors(batch // ways):
-            # Gradients as parameters, and once more as a sum over parts.
-            fixed = sum(state.values()) + state["parameters"] * (2 if parts > 1 else 1)
-            size = fixed + memory.activations(kept, remat, batch / parts / ways)
-            if size <= limit:
-                found.append(
-                    Candidate(
-                        remat=remat,
-                        mesh=sizes,
-                        accumulation=parts,
-                        at_once=batch // parts,
-                        bytes=int(size),
-                        seconds=seconds(
-                            flops * (1 + RECOMPUTED[remat] / 3),
-                            state["parameters"] * sizes["fsdp"] / 4,
-                            topology,
-                            utilisation,
-                            gathers=parts if sizes["fsdp"] > 1 else 0,
-                        ),
-                    )
+        mesh = partitioning.make_mesh(sizes, devices)
+        program = programs.make(_plain(config), "train", mesh, batch)
+        flops = flops or program.count_flops()
+        for remat in layers.REMAT:
+            parts, size = _fewest_parts(
+                program,
+                batch // ways,
+                limit,
+                lambda n, r=remat: memory.activations(kept, r, n),
+            )
+            if not parts:
+                continue
+            time = seconds(
+                flops * (1 + RECOMPUTED[remat] / 3),
+                program.parameters,
+                topology,
+                utilisation,
+                gathers=parts if sizes["fsdp"] > 1 else 0,
+            )
+            found.append(
+                Candidate(
+                    remat=remat,
+                    mesh=sizes,
+                    accumulation=parts,
+                    at_once=batch // parts,
+                    bytes=size,
+                    seconds=time,
                 )
-                break
+            )
     return sorted(found, key=lambda c: (c.seconds, c.bytes))
+
+
+def _fewest_parts(
+    program: programs.Program,
+    per_chip: int,
+    limit: float,
+    activations: Callable[[float], int],
+) -> tuple[int, int]:
+    """(parts of the batch, bytes a chip) of the largest that fits, or (0, 0)."""
+    for parts in _divisors(per_chip):
+        # Gradients as parameters, and once more as a sum over parts.
+        sums = program.parts["parameters"] * (2 if parts > 1 else 1)
+        size = sum(program.parts.values()) + sums + activations(per_chip / parts)
+        if size <= limit:
+            return parts, int(size)
+    return 0, 0
 
 
 def seconds(

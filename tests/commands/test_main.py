@@ -32,6 +32,7 @@ def run(capsys, *argv):
         (["train", "--config", "shapes/bse", "--workdir", "w"], "shapes/base"),
         (["params", "--config", "shapes/base", "--config.nme=x"], "name"),
         (["export", "nowhere", "--out", "o"], "config.json"),
+        (["plan", "--config", "imagen/base_64", "--topology", "v9:2x2"], "v9:2x2"),
     ],
 )
 def test_a_mistake_is_one_line_and_a_failing_status(
@@ -42,6 +43,28 @@ def test_a_mistake_is_one_line_and_a_failing_status(
     lines = [line for line in err.splitlines() if "error" in line]
     assert status == 2 and len(lines) == 1 and named in lines[0], err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("found", "vendor", "plugins", "chosen"),
+    [
+        (True, "no vendor", [], "cpu"),
+        (None, "no vendor", [], None),  # no libtpu
+        (True, "no vendor", ["a GPU's"], None),
+        (True, "", [], None),  # every device is Google's: a TPU is there
+    ],
+)
+def test_the_tpus_compiler_alone_leaves_the_cpu(
+    monkeypatch, tmp_path, found, vendor, plugins, chosen
+):
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: plugins)
+    (tmp_path / "device").mkdir()
+    (tmp_path / "device" / "vendor").write_text(f"{vendor or main.GOOGLE}\n")
+    monkeypatch.setattr(main, "PCI", tmp_path)
+    main.leave_absent_tpus()
+    assert os.environ.get("JAX_PLATFORMS") == chosen
 
 
 def test_an_unknown_flag_is_refused(capsys):
@@ -104,25 +127,3 @@ def test_a_damaged_model_is_named(capsys, tmp_path):
     (tmp_path / "model.json").write_text("{")
     status, _, err = run(capsys, "sample", "a cat", "--model", tmp_path)
     assert status == 2 and "model.json is damaged" in err
-
-
-@pytest.mark.parametrize(
-    ("libtpu", "chips", "chosen", "left"),
-    [
-        (True, (), None, "cpu"),
-        (True, (), "tpu", "tpu"),
-        (True, ("/dev/accel0",), None, None),
-        (True, ("/dev/nvidia0",), None, None),
-        (False, (), None, None),
-    ],
-)
-def test_absent_tpus_are_not_looked_for(monkeypatch, libtpu, chips, chosen, left):
-    monkeypatch.delenv("JAX_PLATFORMS")
-    if chosen:
-        monkeypatch.setenv("JAX_PLATFORMS", chosen)
-    monkeypatch.setattr(main.importlib.util, "find_spec", lambda _: libtpu or None)
-    monkeypatch.setattr(
-        main.glob, "glob", lambda kind: [c for c in chips if c.startswith(kind[:-1])]
-    )
-    main.leave_out_absent_chips()
-    assert os.environ.get("JAX_PLATFORMS") == left

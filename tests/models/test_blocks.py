@@ -47,7 +47,12 @@ def test_rows_stay_whole_where_an_axis_would_be_idle():
 
 
 @pytest.mark.parametrize(
-    "sizes", [{"spatial": 4, "data": 2}, {"spatial": 2, "tensor": 4}]
+    "sizes",
+    [
+        {"spatial": 4, "data": 2},
+        {"spatial": 2, "tensor": 4},
+        {"fsdp": 2, "tensor": 2, "spatial": 2},
+    ],
 )
 def test_a_block_gives_the_same_on_every_mesh(sizes, x, emb, randomised):
     block = blocks.ResNetBlock(16)
@@ -67,6 +72,15 @@ def test_a_block_gives_the_same_on_every_mesh(sizes, x, emb, randomised):
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
         got,
         expected,
+    )
+    # Gradients lie where their parameters do.
+    jax.tree.map(
+        lambda gradient, parameter: np.testing.assert_equal(
+            gradient.sharding.shard_shape(gradient.shape),
+            parameter.sharding.shard_shape(parameter.shape),
+        ),
+        got[1]["params"]["conv_0"]["kernel"],
+        sharded["params"]["conv_0"]["kernel"],
     )
 
 

@@ -90,6 +90,19 @@ def test_parameters_are_sharded_by_the_axes_of_t5x():
         assert specs[f"{layer}/{name}/kernel"] == P("tensor", "fsdp")
 
 
+@pytest.mark.parametrize("sizes", [{"tensor": 2, "fsdp": 4}, {"data": 2, "fsdp": 4}])
+def test_every_mesh_encodes_alike(sizes, tiny):
+    params, ids, mask = tiny
+    expected = jitted(TINY)({"params": params}, ids, mask)
+    mesh = partitioning.make_mesh({"data": 1, **sizes})
+    placed = partitioning.place_params(mesh, shapes_of(TINY), params)
+    wi = placed["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"]
+    assert wi.addressable_shards[0].data.shape == (3, 16 // sizes.get("tensor", 1))
+    with partitioning.use(mesh):
+        got = jax.jit(lambda p: TINY.apply({"params": p}, ids, mask))(placed)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("preset", "low", "high"),
     [

@@ -1,3 +1,6 @@
+import jax
+import jax.numpy as jnp
+
 from imagen_jax.planning import compiling, plans
 
 MESSAGE = """\
@@ -32,6 +35,29 @@ def test_the_compilers_complaint_is_read():
     assert buffers[0].shape == "bf16[2048,64,64,512]"
     assert buffers[0].operator.endswith("conv_0/conv_general_dilated")
     assert buffers[1].operator == ""
+
+
+def test_a_complaint_without_buffers_is_read_too():
+    short = (
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the "
+        "total memory required for HLO temporaries (27.06G) exceeds available HBM "
+        "(15.75G). HLO module: jit_f."
+    )
+    need, limit, buffers = compiling.read_exhausted(short)
+    assert (need, limit) == (int(27.06 * 2**30), int(15.75 * 2**30))
+    assert buffers == ()
+
+
+def test_the_largest_arrays_of_a_traced_program_are_named_by_their_module():
+    def f(x):
+        with jax.named_scope("inner"):
+            y = jax.jit(lambda a: a @ a.T)(x)
+        return y.sum()
+
+    jaxpr = jax.make_jaxpr(f)(jax.ShapeDtypeStruct((64, 2), jnp.float32)).jaxpr
+    (first,) = compiling.largest(jaxpr, number=1)
+    assert (first.bytes, first.shape) == (4 * 64 * 64, "f32[64,64]")
+    assert "inner" in first.operator and first.whole
 
 
 def test_a_program_that_does_not_fit_is_one_line_with_its_largest_buffers():

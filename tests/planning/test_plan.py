@@ -71,9 +71,3 @@ def test_a_whole_sampler_sorts_nothing_and_says_what_it_needs():
     assert "FITS: peak" in done.stdout
     assert "collectives: none" in done.stdout
     assert "not an estimate" in done.stdout
-
-
-def test_a_slice_that_is_none_is_refused_in_one_line():
-    done = plan("--topology=v9:2x2")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "v9:2x2" in done.stderr
