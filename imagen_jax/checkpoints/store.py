@@ -54,8 +54,8 @@ class Store:
         """The newest step, or None in an empty folder."""
         return max(self.all_steps(), default=None)
 
-    def save(self, step: int, state: Tree, position: Mapping[str, int]) -> None:
-        """Begin to save a tree of arrays and the position in the data.
+    def save(self, step: int, state: Tree, position: Mapping[str, Any]) -> None:
+        """Begin to save a tree of arrays and, as JSON, the position in the data.
 
         A step that is there already is left alone: it holds the same.
         """

@@ -2,10 +2,10 @@
 
 import argparse
 import json
-import os
 
 from etils import epath
 
+from imagen_jax import distributed
 from imagen_jax.commands import configs
 
 
@@ -36,11 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="stop after so many minutes, saved; the same command goes on from there",
     )
-    parser.add_argument(
-        "--distributed",
-        action="store_true",
-        help="one process of several: call jax.distributed.initialize() first",
-    )
+    distributed.add_arguments(parser)
     parser.set_defaults(takes_config=True)
 
 
@@ -49,10 +45,15 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     config = configs.load(args.config)
     configs.override(config, rest)
 
-    import jax
+    distributed.start(args)
+    with distributed.ending_together():
+        train(config, args)
+    return 0
 
-    if args.distributed:
-        join_processes()
+
+def train(config, args: argparse.Namespace) -> None:
+    """Train, as one process or as one of several that have joined."""
+    import jax
 
     from imagen_jax import build
     from imagen_jax.training import loop
@@ -68,27 +69,6 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         max_minutes=args.max_minutes,
     )
     loop.train(training, settings)
-    return 0
-
-
-def join_processes() -> None:
-    """Join the other processes of this job, before any device is used.
-
-    On a TPU pod JAX finds them by itself; `launch/local_pod.py` tells in variables.
-    """
-    import jax
-
-    address = os.environ.get("IMAGEN_JAX_COORDINATOR")
-    if address is None:
-        jax.distributed.initialize()
-        return
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(
-        address,
-        num_processes=int(os.environ["IMAGEN_JAX_PROCESSES"]),
-        process_id=int(os.environ["IMAGEN_JAX_PROCESS"]),
-        heartbeat_timeout_seconds=20,
-    )
 
 
 def write_config(config, workdir: str) -> None:
