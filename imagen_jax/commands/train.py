@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="stop after so many minutes, saved; the same command goes on from there",
     )
+    parser.add_argument(
+        "--compilation_cache",
+        metavar="DIR",
+        help="keeps compiled programs for the next start; 'none' for none (default: "
+        "$JAX_COMPILATION_CACHE_DIR, else WORKDIR/compiled)",
+    )
     distributed.add_arguments(parser)
     parser.set_defaults(takes_config=True)
 
@@ -60,6 +66,7 @@ def train(config, args: argparse.Namespace) -> None:
 
     if jax.process_index() == 0:
         write_config(config, args.workdir)
+    keep_compiled(args.compilation_cache, args.workdir)
     training = build.training_run(config)
     settings = build.loop_settings(
         config,
@@ -69,6 +76,16 @@ def train(config, args: argparse.Namespace) -> None:
         max_minutes=args.max_minutes,
     )
     loop.train(training, settings)
+
+
+def keep_compiled(folder: str | None, workdir: str) -> None:
+    """Let a start find what an earlier one has compiled."""
+    import jax
+
+    if folder is None:
+        there = jax.config.jax_compilation_cache_dir
+        folder = there or str(epath.Path(workdir) / "compiled")
+    jax.config.update("jax_compilation_cache_dir", None if folder == "none" else folder)
 
 
 def write_config(config, workdir: str) -> None:
