@@ -9,14 +9,16 @@ import jax
 import pytest
 
 from imagen_jax import distributed
+from imagen_jax.commands import joining
 
 ROOT = pathlib.Path(distributed.__file__).parents[1]
 HOST = """
 import argparse, time, jax
 from imagen_jax import distributed
+from imagen_jax.commands import joining
 parser = argparse.ArgumentParser()
-distributed.add_arguments(parser)
-distributed.start(parser.parse_args())
+joining.add_arguments(parser)
+joining.start(parser.parse_args())
 with distributed.ending_together():
     assert jax.process_count() == 2
     if jax.process_index() == 1:
@@ -70,7 +72,7 @@ def flags(**given):
     import argparse
 
     parser = argparse.ArgumentParser()
-    distributed.add_arguments(parser)
+    joining.add_arguments(parser)
     argv = [f"--{name}={value}" for name, value in given.items()]
     return parser.parse_args(argv)
 
@@ -87,7 +89,7 @@ def joined(monkeypatch):
 
 
 def test_explicit_flags_reach_jax(joined):
-    distributed.start(flags(coordinator="a:1", num_processes=4, process_id=0))
+    joining.start(flags(coordinator="a:1", num_processes=4, process_id=0))
     ((arguments, keywords),) = joined
     assert arguments == ("a:1", 4, 0)
     assert keywords["heartbeat_timeout_seconds"] < 30
@@ -95,7 +97,7 @@ def test_explicit_flags_reach_jax(joined):
 
 def test_half_an_address_is_refused(joined):
     with pytest.raises(ValueError, match="all three are required"):
-        distributed.start(flags(coordinator="a:1", num_processes=4))
+        joining.start(flags(coordinator="a:1", num_processes=4))
     assert not joined
 
 

@@ -5,8 +5,7 @@ import json
 
 from etils import epath
 
-from imagen_jax import distributed
-from imagen_jax.commands import configs
+from imagen_jax.commands import configs, joining
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keeps compiled programs for the next start; 'none' for none (default: "
         "$JAX_COMPILATION_CACHE_DIR, else WORKDIR/compiled)",
     )
-    distributed.add_arguments(parser)
+    joining.add_arguments(parser)
     parser.set_defaults(takes_config=True)
 
 
@@ -51,7 +50,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     config = configs.load(args.config)
     configs.override(config, rest)
 
-    distributed.start(args)
+    joining.start(args)
+
+    from imagen_jax import distributed
+
     with distributed.ending_together():
         train(config, args)
     return 0

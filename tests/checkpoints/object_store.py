@@ -1,4 +1,4 @@
-"""A Google Cloud Storage of one process: what TensorStore and gcsfs ask of it over HTTP.
+"""Google Cloud Storage in one process: what TensorStore and gcsfs ask over HTTP.
 
 Objects live in memory. It knows no users, no renaming and no folders, as the real one.
 """
@@ -79,7 +79,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.path.startswith("/parts/"):
             return self.do_PUT()
         path, query = self.asked()
-        if "/rewriteTo/" in path:
+        if "/rewriteTo/" in path or "/moveTo/" in path:
             return self.copy(path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         bucket, _ = self.named(path)
@@ -90,7 +90,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             told, content = email.message_from_bytes(head + body).get_payload()
             name = json.loads(told.get_payload())["name"]
             body = content.get_payload(decode=True)
-        elif kind == "resumable":
+        assert name, self.path
+        if kind == "resumable":
             where = urllib.parse.quote(f"{bucket}/{name}", safe="")
             host = self.headers["Host"]
             return self.answer(b"", 200, {"Location": f"http://{host}/parts/{where}"})
@@ -121,11 +122,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def copy(self, path):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        source, target = path.split("/rewriteTo")
-        data, _ = self.server.there["/".join(self.named(source))]
-        bucket, name = self.named(target)
-        about = self.put(bucket, name, data, {}, answer=False)
-        return self.json({"done": True, "resource": about})
+        move = "/moveTo/" in path
+        source, target = path.split("/moveTo" if move else "/rewriteTo")
+        bucket, name = self.named(source)
+        if move:
+            target = f"/b/{bucket}{target}"
+        data, _ = self.server.there[f"{bucket}/{name}"]
+        about = self.put(*self.named(target), data, {}, answer=False)
+        if move:
+            del self.server.there[f"{bucket}/{name}"]
+        return self.json(about if move else {"done": True, "resource": about})
 
     def do_DELETE(self):
         path, _ = self.asked()
@@ -174,9 +180,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         }
 
     def json(self, value, status=200):
-        self.answer(
-            json.dumps(value).encode(), status, {"Content-Type": "application/json"}
-        )
+        data = json.dumps(value).encode()
+        self.answer(data, status, {"Content-Type": "application/json"})
 
     def answer(self, data, status, headers=None):
         self.send_response(status)

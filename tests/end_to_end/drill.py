@@ -8,7 +8,7 @@ large one; the loop, the checkpoints, the log and the joining are those of train
 - save:        SIGKILL to a worker while a checkpoint is being written
 - coordinator: SIGKILL to host 0 while a checkpoint is being written
 - sigterm:     SIGTERM to one host
-- files:       SIGKILL at each file operation of a save (tests/checkpoints/file_faults.py)
+- files:       SIGKILL at each file operation of a save (checkpoints/file_faults.py)
 
 Each time the others must end by themselves, within 30 s and with one line. Restarted on
 the same, half and double the hosts, the run must end with the parameters, averages and
@@ -33,6 +33,7 @@ import numpy as np
 
 from imagen_jax import distributed, partitioning
 from imagen_jax.checkpoints import store
+from imagen_jax.commands import joining
 from imagen_jax.training import loop
 from tests import toy
 from tests.checkpoints import file_faults
@@ -71,9 +72,9 @@ def work(arguments: list[str]) -> None:
     """One host of the pod."""
     parser = argparse.ArgumentParser()
     parser.add_argument("workdir")
-    distributed.add_arguments(parser)
+    joining.add_arguments(parser)
     args = parser.parse_args(arguments)
-    distributed.start(args)
+    joining.start(args)
     with distributed.ending_together():
         mesh = partitioning.make_mesh({"fsdp": -1})
         settings = toy.settings(
@@ -164,7 +165,7 @@ def hurt(workdir: pathlib.Path, scenario: str, devices: int = DEVICES) -> list[s
 
 
 def compare(workdir: pathlib.Path, whole: pathlib.Path, *, exact: bool) -> float:
-    """Hold a run against the unharmed one; the largest relative difference of losses."""
+    """Hold a run against the unharmed one; how far its losses are off, relatively."""
     ours, theirs = lines(workdir), lines(whole)
     assert [r["step"] for r in ours] == list(range(1, STEPS + 1))
     for record in ours:

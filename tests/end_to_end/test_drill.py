@@ -1,4 +1,4 @@
-"""One fault of each kind; `python -m tests.end_to_end.drill` goes through all of them."""
+"""Two faults; `python -m tests.end_to_end.drill` goes through all of them."""
 
 import shutil
 

@@ -150,6 +150,12 @@ def test_samples_and_evaluations_are_written(tmp_path):
     assert lines(tmp_path)[-1] == {"step": 8, "accuracy": 1.0}
 
 
+def test_a_window_of_steps_is_profiled(tmp_path):
+    settings = toy.settings(tmp_path, total_steps=3, profile_from=2, profile_steps=1)
+    loop.train(toy.run(), settings)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
 def test_a_signal_saves_and_ends_the_run(tmp_path):
     def signalled(position):
         for batch in toy.make_batches(position):
