@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 from jax._src import distributed as jax_distributed
@@ -123,13 +124,13 @@ def _verdict(error: BaseException) -> tuple[str, int]:
 
 def _tell(line: str) -> None:
     """Leave the reason where the others can read it."""
-    client = jax_distributed.global_state.client
+    client: Any = jax_distributed.global_state.client
     with contextlib.suppress(Exception):
         client.key_value_set(f"{FAILED}{jax.process_index()}", line)
 
 
 def _told() -> list[str]:
-    client = jax_distributed.global_state.client
+    client: Any = jax_distributed.global_state.client
     with contextlib.suppress(Exception):
         there = client.key_value_dir_get(FAILED)
         return [f"host {key.rsplit('/', 1)[1]}: {line}" for key, line in there]

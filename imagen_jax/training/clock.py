@@ -24,7 +24,7 @@ class Clock:
     def __init__(self):
         self.kind, self.since = "start", time.monotonic()
         self._began = time.time()
-        self._seconds = dict.fromkeys(KINDS, 0.0)
+        self._seconds: dict[str, float] = {kind: 0.0 for kind in KINDS}
 
     def go_on(self, before: Mapping[str, float]) -> None:
         """Add what a checkpoint's `totals` say of the time until then."""

@@ -220,13 +220,13 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
         guard = nonfinite.Guard(
             stop=settings.on_nonfinite == "stop", max_skipped=settings.max_skipped
         )
-        pending = None
+        pending: tuple[int, training_step.Metrics] | None = None
 
-        def read_pending():
-            """Wait for the step before this line, and count it."""
-            meters.add(guard.read(*pending))
-            watch.ended(pending[0])
-            if pending[0] == start + 1:
+        def read(number, device_metrics):
+            """Wait for the end of a step, and count it."""
+            meters.add(guard.read(number, device_metrics))
+            watch.ended(number)
+            if number == start + 1:
                 time.begin_steps()
                 meters.restart()
 
@@ -242,7 +242,7 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
 
             # The metrics of a step are read while the next one runs ...
             if pending is not None:
-                read_pending()
+                read(*pending)
             pending = (done, device_metrics)
             last = done == settings.total_steps
             stopping_now = must_stop(done)
@@ -259,7 +259,7 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
             # ... but before anything is written: a bad step is never behind a
             # checkpoint that is kept as good.
             if log_now or save_now or sample_now or evaluate_now:
-                read_pending()
+                read(*pending)
                 pending = None
 
             with time.doing("other"):
@@ -328,6 +328,6 @@ def _log(settings: LoopSettings, start: int) -> metrics.Log:
     )
 
 
-def _busy(pending: tuple[int, Mapping[str, jax.Array]] | None) -> bool:
+def _busy(pending: tuple[int, Mapping[str, Any]] | None) -> bool:
     """Whether the devices are still at a step that was given to them."""
     return pending is not None and not pending[1]["loss"].is_ready()
