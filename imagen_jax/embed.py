@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from imagen_jax import build, partitioning
+from imagen_jax import build, chips, partitioning
 from imagen_jax.data import collection, embeddings, picture_task, pictures, records
 from imagen_jax.text import encoder
 
@@ -19,8 +19,8 @@ PARTITION = 50_000
 IN_MEMORY = 4_000_000
 # Lengths to which captions are padded, that few programs be compiled.
 GRID = 16
-# Peak bfloat16 operations a second of one chip, as its maker states.
-PEAKS = {"v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12, "H100": 989e12}
+# Chips that the plan is made for, and the share of their peak that is assumed.
+CHIPS = ("v4", "v5e", "v5p", "v6e", "H100")
 UTILISATION = 0.4
 
 
@@ -233,8 +233,9 @@ def plan(
         size = config.text.encoder.d_model
         for kind, width in (("float32", 4), ("bfloat16", 2), ("int8", 1 + 4 / size)):
             row[f"{kind} bytes"] = words * size * width
-        for chip, peak in PEAKS.items():
-            row[f"{chip} hours"] = 2 * matrices * words / (peak * UTILISATION) / 3600
+        for chip in CHIPS:
+            rate = chips.TFLOPS[chip] * 1e12 * UTILISATION
+            row[f"{chip} hours"] = 2 * matrices * words / rate / 3600
         rows.append(row)
     return rows
 

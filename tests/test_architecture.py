@@ -14,6 +14,8 @@ WINGS = GROUND | {"diffusion", "models"}
 SECOND = {"partitioning", "text", "checkpoints"}
 ALLOWED = {
     "types": set(),
+    "chips": set(),
+    "distributed": set(),
     "conditioning": {"types"},
     "diffusion": GROUND,
     "models": GROUND,
@@ -23,7 +25,6 @@ ALLOWED = {
     "cascade": WINGS | SECOND,
     "data": {"types", "text"},
     "published": WINGS | SECOND | {"cascade", "data"},
-    "chips": set(),
     "training": WINGS | SECOND | {"cascade", "data", "chips"},
     "evaluation": WINGS | SECOND | {"cascade", "data", "training"},
     "build": WINGS
@@ -31,13 +32,13 @@ ALLOWED = {
     | {"cascade", "data", "published", "training", "evaluation"},
     "loading": WINGS | SECOND | {"cascade", "data", "evaluation", "build"},
     "export": WINGS | SECOND | {"cascade", "data", "evaluation", "build", "loading"},
-    "embed": WINGS | SECOND | {"data", "build"},
+    "embed": WINGS | SECOND | {"data", "build", "chips"},
     "planning": WINGS | SECOND | {"training", "build"},
     "benchmark": WINGS | SECOND | {"chips", "training", "build", "planning"},
     "commands": WINGS
     | SECOND
     | {"cascade", "data", "published", "training", "evaluation", "build"}
-    | {"loading", "export", "embed", "planning", "benchmark"},
+    | {"loading", "export", "embed", "planning", "benchmark", "distributed", "chips"},
     "__init__": {"loading"},
     "__main__": {"commands"},
 }
@@ -48,7 +49,15 @@ FORBIDDEN = {
     "models": {"optax", "orbax", "seqio", "tensorflow"},
     "checkpoints": {"flax", "optax", "seqio", "tensorflow"},
 }
-LAZY = {"tensorflow", "seqio", "tensorflow_datasets", "clu", "grain", "tensorboardX"}
+LAZY = {
+    "tensorflow",
+    "seqio",
+    "tensorflow_datasets",
+    "clu",
+    "grain",
+    "tensorboardX",
+    "wandb",
+}
 LAZY_ROOMS = {"data", "training"}
 
 

@@ -29,7 +29,7 @@ class Store:
 
     def __init__(self, directory: Folder, *, keep: int = 3):
         """Open or make the folder, and remove what a killed save has left in it."""
-        self.directory = epath.Path(directory).absolute()
+        self.directory = _absolute(directory)
         self._saving: int | None = None
         self._manager = ocp.CheckpointManager(
             self.directory,
@@ -54,8 +54,8 @@ class Store:
         """The newest step, or None in an empty folder."""
         return max(self.all_steps(), default=None)
 
-    def save(self, step: int, state: Tree, position: Mapping[str, int]) -> None:
-        """Begin to save a tree of arrays and the position in the data.
+    def save(self, step: int, state: Tree, position: Mapping[str, Any]) -> None:
+        """Begin to save a tree of arrays and, as JSON, the position in the data.
 
         A step that is there already is left alone: it holds the same.
         """
@@ -172,7 +172,7 @@ def load(
     """
     step = find_step(directory, step)
     _require_undamaged(directory, step)
-    path = epath.Path(directory).absolute() / str(step) / "state"
+    path = _absolute(directory) / str(step) / "state"
     saved = _saved_tree(directory, step)
     if part not in saved:
         raise CheckpointError(
@@ -212,12 +212,18 @@ def flatten(tree: Tree) -> dict[str, Any]:
 
 def _saved_tree(directory, step: int) -> dict:
     """The saved state's shapes and dtypes as nested dicts and lists."""
-    path = epath.Path(directory).absolute() / str(step) / "state"
+    path = _absolute(directory) / str(step) / "state"
     try:
         handler = ocp.PyTreeCheckpointHandler()
         return handler.metadata(path).tree
     except Exception as error:
         raise _unreadable(directory, step, error) from error
+
+
+def _absolute(directory: Folder) -> epath.Path:
+    # `absolute` would make "gs://bucket" a folder of the working directory.
+    path = epath.Path(directory)
+    return path if _remote(path) else path.absolute()
 
 
 def _remote(directory) -> bool:

@@ -2,11 +2,10 @@
 
 import argparse
 import json
-import os
 
 from etils import epath
 
-from imagen_jax.commands import configs
+from imagen_jax.commands import configs, joining
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,10 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop after so many minutes, saved; the same command goes on from there",
     )
     parser.add_argument(
-        "--distributed",
-        action="store_true",
-        help="one process of several: call jax.distributed.initialize() first",
+        "--compilation_cache",
+        metavar="DIR",
+        help="keeps compiled programs for the next start; 'none' for none (default: "
+        "$JAX_COMPILATION_CACHE_DIR, else WORKDIR/compiled)",
     )
+    joining.add_arguments(parser)
     parser.set_defaults(takes_config=True)
 
 
@@ -49,16 +50,25 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     config = configs.load(args.config)
     configs.override(config, rest)
 
-    import jax
+    joining.start(args)
 
-    if args.distributed:
-        join_processes()
+    from imagen_jax import distributed
+
+    with distributed.ending_together():
+        train(config, args)
+    return 0
+
+
+def train(config, args: argparse.Namespace) -> None:
+    """Train, as one process or as one of several that have joined."""
+    import jax
 
     from imagen_jax import build
     from imagen_jax.training import loop
 
     if jax.process_index() == 0:
         write_config(config, args.workdir)
+    keep_compiled(args.compilation_cache, args.workdir)
     training = build.training_run(config)
     settings = build.loop_settings(
         config,
@@ -68,27 +78,16 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         max_minutes=args.max_minutes,
     )
     loop.train(training, settings)
-    return 0
 
 
-def join_processes() -> None:
-    """Join the other processes of this job, before any device is used.
-
-    On a TPU pod JAX finds them by itself; `launch/local_pod.py` tells in variables.
-    """
+def keep_compiled(folder: str | None, workdir: str) -> None:
+    """Let a start find what an earlier one has compiled."""
     import jax
 
-    address = os.environ.get("IMAGEN_JAX_COORDINATOR")
-    if address is None:
-        jax.distributed.initialize()
-        return
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(
-        address,
-        num_processes=int(os.environ["IMAGEN_JAX_PROCESSES"]),
-        process_id=int(os.environ["IMAGEN_JAX_PROCESS"]),
-        heartbeat_timeout_seconds=20,
-    )
+    if folder is None:
+        there = jax.config.jax_compilation_cache_dir
+        folder = there or str(epath.Path(workdir) / "compiled")
+    jax.config.update("jax_compilation_cache_dir", None if folder == "none" else folder)
 
 
 def write_config(config, workdir: str) -> None:

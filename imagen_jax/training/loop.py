@@ -2,12 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
-import math
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,18 +14,25 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from imagen_jax import partitioning
+from imagen_jax import chips, partitioning
 from imagen_jax.checkpoints import store
-from imagen_jax.training import flops, layout, metrics, progress
+from imagen_jax.training import (
+    clock,
+    flops,
+    layout,
+    meter,
+    metrics,
+    nonfinite,
+    profiler,
+    progress,
+    stopping,
+    watchdog,
+)
 from imagen_jax.training import optimizer as optimizers
 from imagen_jax.training import state as training_state
 from imagen_jax.training import step as training_step
 
 Tree = Any
-
-
-class NonFiniteLoss(RuntimeError):
-    """The loss or its gradient became infinite or not a number."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,8 @@ class LoopSettings:
     """How long, where and how often.
 
     Attributes:
-      workdir: gets `checkpoints/`, `metrics.jsonl`, `samples/`, `tensorboard/`.
+      workdir: gets `checkpoints/`, `metrics.jsonl`, `samples/`, `tensorboard/`, and
+        `profile/` and `stuck/` where there is reason.
       total_steps: the step to end at.
       seed: of the parameters and of every step's random numbers.
       log_every: steps between lines of the log; this and the next three count from
@@ -88,8 +93,13 @@ class LoopSettings:
       init_from: begin with the parameters of a workdir or a safetensors file, as far as
         names and shapes agree; a workdir that has checkpoints goes on from them.
       tensorboard: "auto", "clu", "tensorboardX" or "none".
+      wandb: the project in Weights & Biases that the same numbers go to; "" for none.
       progress: show a bar, or a line each log where there is no terminal.
       max_minutes: stop, saved, after so long; for machines that are lent in pieces.
+      stuck_seconds: a step that takes longer, and longer than many others, is told of;
+        0 means never.
+      profile_from: the step at which a profile begins; 0 means none.
+      profile_steps: steps that it lasts.
     """
 
     workdir: str
@@ -108,8 +118,12 @@ class LoopSettings:
     overfit_one_batch: bool = False
     init_from: str | None = None
     tensorboard: str = "auto"
+    wandb: str = ""
     progress: bool = True
     max_minutes: float | None = None
+    stuck_seconds: float = 300.0
+    profile_from: int = 0
+    profile_steps: int = 3
 
     def __post_init__(self):
         if self.on_nonfinite not in ("stop", "skip"):
@@ -122,7 +136,7 @@ class LoopSettings:
                 f"LoopSettings: kernel_dtype must be 'float32' or 'bfloat16', got "
                 f"{self.kernel_dtype!r}."
             )
-        for name in ("total_steps", "keep", "accumulation"):
+        for name in ("total_steps", "keep", "accumulation", "profile_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(
                     f"LoopSettings: {name} must be at least 1, "
@@ -147,24 +161,37 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
     number of devices.
 
     Raises:
-      NonFiniteLoss: see `LoopSettings.on_nonfinite`. What was saved is sound.
+      nonfinite.NonFiniteLoss: see `LoopSettings.on_nonfinite`. What was saved is sound.
       checkpoints.store.CheckpointError: if the newest checkpoint cannot be read or is
         another model's.
     """
     first_process = jax.process_index() == 0
-    deadline = time.monotonic() + 60 * (settings.max_minutes or math.inf)
+    time = clock.Clock()
     with contextlib.ExitStack() as stack:
         stack.enter_context(partitioning.use(run.mesh))
-        told_to_stop = stack.enter_context(_stop_signals())
         checkpoints = stack.enter_context(
             store.Store(
                 epath.Path(settings.workdir) / "checkpoints", keep=settings.keep
             )
         )
+        must_stop = stack.enter_context(
+            stopping.early(settings.max_minutes, checkpoints.preempted)
+        )
+        watch = stack.enter_context(
+            watchdog.Watchdog(time, settings.workdir, seconds=settings.stuck_seconds)
+        )
+        profile = stack.enter_context(
+            profiler.Window(
+                settings.workdir,
+                first=settings.profile_from,
+                steps=settings.profile_steps,
+            )
+        )
 
         init_key, key = jax.random.split(jax.random.key(settings.seed))
-        state, seen = begin(init_key, run, settings, checkpoints)
-        start = int(state.step)
+        state, position = begin(init_key, run, settings, checkpoints)
+        start, seen = int(state.step), int(position["examples_seen"])
+        time.go_on(position.get("clock", {}))
         bar = progress.Progress(
             start, settings.total_steps, show=settings.progress and first_process
         )
@@ -186,7 +213,6 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
         bar.say(layout.describe(run.mesh, state, frozen))
         with partitioning.without_rules():  # one process's share of a batch
             work = flops.count(run.loss, key, state.params, frozen, first, trained=1)
-        work = work * jax.process_count()
         step = training_step.compiled(
             run.mesh,
             state,
@@ -196,37 +222,44 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
             accumulation=settings.accumulation,
             kernel_dtype=settings.kernel_dtype,
         )
-        log = None
-        if first_process:
-            log = metrics.Log(
-                settings.workdir, step=start, tensorboard=settings.tensorboard
-            )
-            stack.callback(log.close)
-        meter = metrics.Meter()
-        guard = _NonFiniteGuard(settings)
-        pending = None
+        log = _log(settings, start) if first_process else None
+        stack.callback(log.close if log else lambda: None)
+        meters = meter.Meter(
+            time,
+            examples=examples,
+            flops=work.training * jax.process_count(),
+            chips=run.mesh.size,
+            peak=chips.peak(run.mesh.devices.flat[0].device_kind),
+        )
+        guard = nonfinite.Guard(
+            stop=settings.on_nonfinite == "stop", max_skipped=settings.max_skipped
+        )
+        pending: tuple[int, training_step.Metrics] | None = None
+
+        def read(number, device_metrics):
+            """Wait for the end of a step, and count it."""
+            meters.add(guard.read(number, device_metrics))
+            watch.ended(number)
+            if number == start + 1:
+                time.begin_steps()
+                meters.restart()
 
         for done in range(start + 1, settings.total_steps + 1):
-            with meter.waiting():
+            with time.doing("data", hidden=functools.partial(_busy, pending)):
                 batch = next(batches, None)
-                if batch is None:
-                    raise ValueError(f"Training: the data ended after step {done - 1}.")
-                batch = partitioning.place_batch(run.mesh, batch)
+            if batch is None:
+                raise ValueError(f"Training: the data ended after step {done - 1}.")
+            profile.at(done, state)
+            batch = partitioning.place_batch(run.mesh, batch)
             state, device_metrics = step(key, state, frozen, batch)
             seen += examples
 
             # The metrics of a step are read while the next one runs ...
             if pending is not None:
-                meter.add(guard.read(*pending))
-                if done == start + 2:
-                    meter.restart()
+                read(*pending)
             pending = (done, device_metrics)
             last = done == settings.total_steps
-            stopping = (
-                told_to_stop()
-                or time.monotonic() > deadline
-                or (jax.process_count() > 1 and checkpoints.preempted(done))
-            )
+            stopping_now = must_stop(done)
             log_now, save_now, sample_now, evaluate_now = (
                 bool(every) and (last or done % every == 0)
                 for every in (
@@ -236,22 +269,20 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
                     settings.evaluate_every if run.evaluate else 0,
                 )
             )
-            save_now = save_now or last or stopping
+            save_now = save_now or last or stopping_now
             # ... but before anything is written: a bad step is never behind a
             # checkpoint that is kept as good.
             if log_now or save_now or sample_now or evaluate_now:
-                meter.add(guard.read(*pending))
+                read(*pending)
                 pending = None
 
-            record = {}
-            if log_now:
-                record = meter.summary(examples=examples, flops=work.training)
-            with meter.paused():
+            with time.doing("other"):
                 if log_now:
-                    record |= {
+                    record = meters.summary() | {
                         "learning_rate": np.asarray(run.schedule(done - 1)).item(),
                         "examples_seen": seen,
                         "skipped": guard.skipped,
+                        **time.lost(),
                         **{f"bad_{k}": n for k, n in run.bad_examples().items()},
                     }
                     bar.record(done, record)
@@ -259,7 +290,9 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
                         log.scalars(done, record)
                 # After its line: a kill in between costs a step, not a line.
                 if save_now:
-                    checkpoints.save(done, state, {"examples_seen": seen})
+                    with time.doing("checkpoints"):
+                        position = {"examples_seen": seen, "clock": time.totals()}
+                        checkpoints.save(done, state, position)
                 if sample_now and run.sample:
                     image = run.sample(done, state.ema_params)
                     if log:
@@ -269,7 +302,7 @@ def train(run: TrainingRun, settings: LoopSettings) -> training_state.TrainState
                     if log:
                         log.scalars(done, values)
             bar.advance()
-            if stopping:
+            if stopping_now:
                 bar.say(
                     f"Stopped at step {done}; started again, it goes on from there."
                 )
@@ -282,13 +315,12 @@ def begin(
     run: TrainingRun,
     settings: LoopSettings,
     checkpoints: store.Store,
-) -> tuple[training_state.TrainState, int]:
-    """The state to go on from and the position in the data: restored, filled or new."""
+) -> tuple[training_state.TrainState, dict[str, Any]]:
+    """The state to go on from and what was saved beside it: restored, filled or new."""
     target = training_state.abstract(run.mesh, run.init, run.optimizer)
     layout.check(run.mesh, target.params, settings.max_replicated)
     if checkpoints.latest_step() is not None:
-        state, position = checkpoints.restore(target)
-        return state, int(position["examples_seen"])
+        return checkpoints.restore(target)
     state = training_state.create(key, run.mesh, run.init, run.optimizer)
     if settings.init_from:
         params, report = training_state.fill(
@@ -299,64 +331,18 @@ def begin(
         # A copy: the step donates both trees, so they must not share their arrays.
         ema_params = jax.tree.map(jax.numpy.copy, params)
         state = state._replace(params=params, ema_params=ema_params)
-    return state, 0
+    return state, {"examples_seen": 0}
 
 
-class _NonFiniteGuard:
-    """Fetches metrics, and decides what a step that is not finite means."""
-
-    def __init__(self, settings: LoopSettings):
-        self._settings = settings
-        self.skipped = 0
-
-    def read(self, step: int, device_metrics: Mapping[str, Any]) -> dict[str, float]:
-        values = {k: float(v) for k, v in jax.device_get(device_metrics).items()}
-        if not values.pop("nonfinite"):
-            return values
-        self.skipped += 1
-        what = (
-            f"Training: loss {values['loss']:g} with gradient norm "
-            f"{values['grad_norm']:g} in step {step}"
-        )
-        if self._settings.on_nonfinite == "stop":
-            raise NonFiniteLoss(
-                f"{what}. No checkpoint holds it. Lower the learning rate or clip "
-                "gradients, then start again; or let such batches be skipped "
-                "(on_nonfinite = 'skip')."
-            )
-        if self.skipped > self._settings.max_skipped:
-            raise NonFiniteLoss(
-                f"{what}, one skipped batch more than max_skipped = "
-                f"{self._settings.max_skipped}. Lower the learning rate or clip "
-                "gradients."
-            )
-        print(f"{what}; this batch is skipped.", file=sys.stderr)
-        return values
+def _log(settings: LoopSettings, start: int) -> metrics.Log:
+    return metrics.Log(
+        settings.workdir,
+        step=start,
+        tensorboard=settings.tensorboard,
+        wandb=settings.wandb,
+    )
 
 
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turn a first SIGTERM or SIGINT into a flag; a second one ends the process.
-
-    With several processes JAX's preemption service sees to it that all of them stop at
-    the same step; a flag of one process would leave the others waiting.
-    """
-    told = []
-    main = threading.current_thread() is threading.main_thread()
-    if not main or jax.process_count() > 1:
-        yield lambda: False
-        return
-
-    def note(number, frame):
-        told.append(number)
-        signal.signal(number, before[number])
-
-    before = {
-        number: signal.signal(number, note)
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield lambda: bool(told)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _busy(pending: tuple[int, Mapping[str, Any]] | None) -> bool:
+    """Whether the devices are still at a step that was given to them."""
+    return pending is not None and not pending[1]["loss"].is_ready()

@@ -1,11 +1,12 @@
-"""Numbers and pictures of a run: JSON lines always, TensorBoard where there is one."""
+"""Numbers and pictures of a run: JSON lines always, TensorBoard and W&B if wanted."""
 
 import contextlib
+import hashlib
 import importlib.util
 import json
 import sys
-import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -17,10 +18,14 @@ TENSORBOARDS = ("auto", "clu", "tensorboardX", "none")
 class Log:
     """Writes `metrics.jsonl`, `samples/*.png` and TensorBoard events in a workdir.
 
+    The same goes to Weights & Biases, where a project is named.
+
     Only the first process of a job should have one.
     """
 
-    def __init__(self, workdir: str, *, step: int, tensorboard: str = "auto"):
+    def __init__(
+        self, workdir: str, *, step: int, tensorboard: str = "auto", wandb: str = ""
+    ):
         """Open the log of a run that goes on after `step`.
 
         Lines past that step, and a last line cut off by a kill, are dropped: the steps
@@ -33,7 +38,7 @@ class Log:
         _replace(self._path, "".join(self._lines))
         # An object store cannot append: there the whole file is written again.
         self._remote = "://" in str(workdir)
-        self._board = _board(self._workdir / "tensorboard", step, tensorboard)
+        self._boards = _boards(self._workdir, step, tensorboard, wandb)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line and the same numbers for TensorBoard."""
@@ -44,8 +49,8 @@ class Log:
         else:
             with open(self._path, "a") as file:
                 file.write(line)
-        if self._board is not None:
-            self._board.scalars(step, values)
+        for board in self._boards:
+            board.scalars(step, values)
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """Write a uint8 picture [H, W, 3] as PNG and for TensorBoard."""
@@ -53,72 +58,13 @@ class Log:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"{name}_{step:08d}.png").open("wb") as file:
             Image.fromarray(np.asarray(image)).save(file, format="PNG")
-        if self._board is not None:
-            self._board.image(step, name, image)
+        for board in self._boards:
+            board.image(step, name, image)
 
     def close(self) -> None:
         """Write what is buffered."""
-        if self._board is not None:
-            self._board.close()
-
-
-class Meter:
-    """Means of the metrics and rates of the work since the last `summary`."""
-
-    def __init__(self):
-        self._start = time.monotonic()
-        self._reset()
-
-    def _reset(self) -> None:
-        self._values: dict[str, list[float]] = {}
-        self._steps, self._idle, self._waited = 0, 0.0, 0.0
-        self._start = time.monotonic()
-
-    def restart(self) -> None:
-        """Forget the time spent, not the metrics: the first step compiles."""
-        self._steps, self._idle, self._waited = 0, 0.0, 0.0
-        self._start = time.monotonic()
-
-    def add(self, values: Mapping[str, float]) -> None:
-        """Add the metrics of one step; what is not finite enters no mean."""
-        self._steps += 1
-        for name, value in values.items():
-            if np.isfinite(value):
-                self._values.setdefault(name, []).append(value)
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Around the wait for data."""
-        before = time.monotonic()
-        yield
-        self._waited += time.monotonic() - before
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Around what is not training: saving, sampling."""
-        before = time.monotonic()
-        yield
-        self._idle += time.monotonic() - before
-
-    def summary(self, *, examples: int, flops: float) -> dict[str, float]:
-        """Means and rates, then begin again.
-
-        Args:
-          examples: in one step, over all processes.
-          flops: model operations in one step, over all processes.
-        """
-        means = {name: float(np.mean(v)) for name, v in self._values.items()}
-        seconds = time.monotonic() - self._start - self._idle
-        if self._steps and seconds > 0:
-            rate = self._steps / seconds
-            means |= {
-                "steps_per_second": rate,
-                "images_per_second": rate * examples,
-                "model_tflops_per_second": rate * flops / 1e12,
-                "data_wait_share": min(self._waited / seconds, 1.0),
-            }
-        self._reset()
-        return means
+        for board in self._boards:
+            board.close()
 
 
 def _lines_until(path: epath.Path, step: int) -> Iterator[str]:
@@ -145,27 +91,39 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     }
 
 
-def _board(folder: epath.Path, step: int, kind: str):
-    """The TensorBoard writer asked for, or None.
+def _boards(folder: epath.Path, step: int, tensorboard: str, wandb: str) -> list[Any]:
+    """The writers asked for, each with `scalars`, `image` and `close`.
 
     "auto" takes clu where TensorFlow is loaded already (importing it only for this
     costs 6 s and 800 MB), else tensorboardX, else none.
     """
-    if kind not in TENSORBOARDS:
+    if tensorboard not in TENSORBOARDS:
         raise ValueError(
-            f"Log: tensorboard must be one of {TENSORBOARDS}, got {kind!r}."
+            f"Log: tensorboard must be one of {TENSORBOARDS}, got {tensorboard!r}."
         )
 
     def there(name):
-        return importlib.util.find_spec(name) is not None
+        return name in sys.modules or importlib.util.find_spec(name) is not None
 
-    if kind == "clu" or (
-        kind == "auto" and "tensorflow" in sys.modules and there("clu")
-    ):
-        return _Clu(folder)
-    if kind == "tensorboardX" or (kind == "auto" and there("tensorboardX")):
-        return _TensorboardX(folder, step)
-    return None
+    kind = tensorboard
+    if kind == "auto" and "tensorflow" in sys.modules and there("clu"):
+        kind = "clu"
+    elif kind == "auto" and there("tensorboardX"):
+        kind = "tensorboardX"
+    boards: list[Any] = []
+    if kind == "clu":
+        boards.append(_Clu(folder / "tensorboard"))
+    elif kind == "tensorboardX":
+        boards.append(_TensorboardX(folder / "tensorboard", step))
+    if wandb:
+        if not there("wandb"):
+            raise ValueError(
+                "Log: wandb is not installed, and the project "
+                f"{wandb!r} was asked for; `pip install wandb`, or leave "
+                "training.wandb empty."
+            )
+        boards.append(_Wandb(folder, wandb))
+    return boards
 
 
 class _Clu:
@@ -199,3 +157,28 @@ class _TensorboardX:
 
     def close(self):
         self._writer.close()
+
+
+class _Wandb:
+    """One run in Weights & Biases for a workdir, whatever restarts it has."""
+
+    def __init__(self, folder, project):
+        import wandb
+
+        self._wandb = wandb
+        self._run = wandb.init(
+            project=project,
+            name=folder.name,
+            # Of the whole path: two workdirs of one name are two runs.
+            id=hashlib.sha256(str(folder).encode()).hexdigest()[:16],
+            resume="allow",
+        )
+
+    def scalars(self, step, values):
+        self._run.log(dict(values), step=step)
+
+    def image(self, step, name, image):
+        self._run.log({name: self._wandb.Image(image)}, step=step)
+
+    def close(self):
+        self._run.finish()

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 
 import tqdm
 
-# Label -> name in the record of `metrics.Meter.summary`.
+# Label -> name in the record of the loop.
 SHOWN = {
     "loss": "loss",
     "steps/s": "steps_per_second",
     "images/s": "images_per_second",
     "model TFLOP/s": "model_tflops_per_second",
+    "utilisation": "utilisation",
+    "goodput": "goodput",
 }
 
 

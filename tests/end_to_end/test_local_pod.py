@@ -30,7 +30,7 @@ def test_two_hosts_make_the_same_update_as_one(tmp_path):
     environment = {**os.environ, "XLA_FLAGS": "", "IMAGEN_JAX_TYPECHECK": "0"}
     pod = [sys.executable, str(ROOT / "launch" / "local_pod.py")]
     subprocess.run(
-        [*pod, "--processes", "2", "--", *flags(tmp_path / "two", text)],
+        [*pod, "--hosts", "2", "--", "imagen-jax", *flags(tmp_path / "two", text)],
         env=environment, check=True, timeout=300,
     )  # fmt: skip
     environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"

@@ -13,7 +13,7 @@ import toy
 
 from imagen_jax import partitioning
 from imagen_jax.checkpoints import safetensors, store
-from imagen_jax.training import loop
+from imagen_jax.training import loop, nonfinite
 
 
 def lines(workdir):
@@ -58,7 +58,10 @@ def test_the_log_tells_what_a_person_wants_to_know(whole):
     assert last["learning_rate"] > 0
     assert {"loss", "grad_norm", "param_norm", "mean", "skipped"} <= set(last)
     assert {"steps_per_second", "images_per_second"} <= set(last)
-    assert {"model_tflops_per_second", "data_wait_share"} <= set(last)
+    assert {"model_tflops_per_second", "data_wait_share", "step_seconds"} <= set(last)
+    assert "utilisation" not in last  # nobody states a CPU's peak
+    lost = [v for k, v in last.items() if k.startswith("lost_to_")]
+    assert len(lost) == 5 and min(lost) >= 0 and 0 < last["goodput"] < 1
 
 
 def test_a_finished_run_has_nothing_to_do(whole, copy):
@@ -113,7 +116,7 @@ def poisoned(at):
 
 def test_a_bad_loss_stops_the_run_and_what_is_saved_is_sound(tmp_path):
     bad = toy.run(make_batches=poisoned({5 * toy.B}))
-    with pytest.raises(loop.NonFiniteLoss) as caught:
+    with pytest.raises(nonfinite.NonFiniteLoss) as caught:
         loop.train(bad, toy.settings(tmp_path, save_every=1))
     assert "loss nan" in str(caught.value) and "in step 6" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -130,7 +133,7 @@ def test_bad_batches_can_be_skipped_up_to_a_limit(tmp_path, capsys):
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(jax.device_get(now)))
     assert lines(tmp_path / "a")[-1]["skipped"] == 2
     assert capsys.readouterr().err.count("this batch is skipped") == 2
-    with pytest.raises(loop.NonFiniteLoss, match="more than max_skipped = 1"):
+    with pytest.raises(nonfinite.NonFiniteLoss, match="more than max_skipped = 1"):
         loop.train(bad, toy.settings(tmp_path / "b", max_skipped=1, **skip))
 
 
@@ -145,6 +148,12 @@ def test_samples_and_evaluations_are_written(tmp_path):
     names = sorted(p.name for p in (tmp_path / "samples").iterdir())
     assert names == ["samples_00000004.png", "samples_00000008.png"]
     assert lines(tmp_path)[-1] == {"step": 8, "accuracy": 1.0}
+
+
+def test_a_window_of_steps_is_profiled(tmp_path):
+    settings = toy.settings(tmp_path, total_steps=3, profile_from=2, profile_steps=1)
+    loop.train(toy.run(), settings)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
 def test_a_signal_saves_and_ends_the_run(tmp_path):
@@ -164,10 +173,10 @@ def test_a_signal_saves_and_ends_the_run(tmp_path):
 
 def test_another_run_begins_with_the_average_of_a_workdir(whole, tmp_path, capsys):
     settings = toy.settings(tmp_path / "new", init_from=str(whole[0]))
-    first, seen = begun(settings)
+    first, position = begun(settings)
     toy.assert_identical(first.params, whole[1].ema_params)
     toy.assert_identical(first.ema_params, whole[1].ema_params)
-    assert (seen, int(first.step)) == (0, 0)
+    assert (position, int(first.step)) == ({"examples_seen": 0}, 0)
     assert "4 parameters restored" in capsys.readouterr().err
 
 
@@ -187,8 +196,8 @@ def begun(settings, run=None):
 
 
 def test_a_workdir_with_checkpoints_wins_over_init_from(whole, copy):
-    first, seen = begun(toy.settings(copy, init_from="nowhere"))
-    assert (int(first.step), seen) == (8, 8 * toy.B)
+    first, position = begun(toy.settings(copy, init_from="nowhere"))
+    assert (int(first.step), position["examples_seen"]) == (8, 8 * toy.B)
 
 
 def test_a_corrupt_newest_checkpoint_ends_the_run_with_its_name(copy):

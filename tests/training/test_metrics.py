@@ -1,5 +1,6 @@
 import json
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -57,23 +58,50 @@ def test_an_unknown_tensorboard_is_refused(tmp_path):
         metrics.Log(str(tmp_path), step=0, tensorboard="wandb")
 
 
-def test_rates_leave_out_what_is_not_training(monkeypatch):
-    clock = [100.0]
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: clock[0])
-    meter = metrics.Meter()
-    clock[0] += 50  # compiling
-    meter.restart()
-    for loss in (1.0, 2.0, float("nan")):
-        with meter.waiting():
-            clock[0] += 0.5
-        clock[0] += 1.5
-        meter.add({"loss": loss})
-    with meter.paused():
-        clock[0] += 1000
-    got = meter.summary(examples=8, flops=2e12)
-    assert got["loss"] == 1.5
-    assert got["steps_per_second"] == pytest.approx(0.5)
-    assert got["images_per_second"] == pytest.approx(4)
-    assert got["model_tflops_per_second"] == pytest.approx(1)
-    assert got["data_wait_share"] == pytest.approx(0.25)
-    assert meter.summary(examples=8, flops=0) == {}
+class FakeRun:
+    def __init__(self):
+        self.told = []
+
+    def log(self, values, step):
+        self.told.append((step, values))
+
+    def finish(self):
+        self.told.append("finished")
+
+
+def test_weights_and_biases_gets_the_same_and_one_run_for_all_starts(
+    tmp_path, monkeypatch
+):
+    run, begun = FakeRun(), []
+
+    def init(**values):
+        begun.append(values)
+        return run
+
+    fake = types.SimpleNamespace(init=init, Image=lambda image: ("image", image.shape))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for step in (1, 2):
+        log = metrics.Log(str(tmp_path), step=step - 1, tensorboard="none", wandb="p")
+        log.scalars(step, {"loss": 1.0 / step})
+        log.image(step, "samples", np.zeros((4, 6, 3), np.uint8))
+        log.close()
+    assert begun[0] == begun[1]
+    assert begun[0]["project"] == "p" and begun[0]["resume"] == "allow"
+    picture = {"samples": ("image", (4, 6, 3))}
+    assert run.told == [
+        (1, {"loss": 1.0}), (1, picture), "finished",
+        (2, {"loss": 0.5}), (2, picture), "finished",
+    ]  # fmt: skip
+    assert [r["step"] for r in lines(tmp_path)] == [1, 2]
+
+
+def test_weights_and_biases_must_be_there_if_it_is_wanted(tmp_path, monkeypatch):
+    find = metrics.importlib.util.find_spec
+    monkeypatch.setattr(
+        metrics.importlib.util,
+        "find_spec",
+        lambda name: None if name == "wandb" else find(name),
+    )
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(ValueError, match="pip install wandb"):
+        metrics.Log(str(tmp_path), step=0, tensorboard="none", wandb="p")

@@ -1,0 +1,60 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+import toy
+
+from imagen_jax import partitioning
+from imagen_jax.training import loop
+from tests.checkpoints import object_store
+
+ROOT = pathlib.Path(__file__).parents[2]
+READ = """
+import pathlib, pickle, sys
+from etils import epath
+from imagen_jax.checkpoints import store
+where = sys.argv[1] + "/checkpoints"
+parts = {p: store.load(where, p) for p in ("params", "ema_params", "opt_state")}
+log = epath.Path(sys.argv[1], "metrics.jsonl").read_text()
+pathlib.Path(sys.argv[2]).write_bytes(pickle.dumps((store.steps(where), parts, log)))
+"""
+
+
+@pytest.mark.slow
+def test_a_workdir_in_an_object_store_is_as_good_as_a_disk(tmp_path):
+    """gs:// as TensorStore and gcsfs see it, over HTTP to a server of this process."""
+    pytest.importorskip("gcsfs")
+    import pickle
+
+    def run(*command):
+        done = subprocess.run(
+            [sys.executable, *command],
+            env=os.environ
+            | objects.environment
+            | {
+                "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+                "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+            },
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    with object_store.running() as objects:
+        for steps in ("5", "8"):  # the second start goes on from the first one's end
+            run(toy.__file__, "gs://bucket/run", steps, "0")
+        run("-c", READ, "gs://bucket/run", str(tmp_path / "read"))
+        names = sorted(objects.there)
+    assert not [name for name in names if not name.startswith("bucket/run/")]
+    assert not [p for p in tmp_path.iterdir() if p.name != "read"], "it wrote here too"
+    steps, parts, log = pickle.loads((tmp_path / "read").read_bytes())
+    assert steps == [4, 5, 8] and log.count("\n") == 8
+    mesh = partitioning.make_mesh({"fsdp": 2}, jax.devices()[:2])
+    whole = loop.train(toy.run(mesh), toy.settings(tmp_path / "disk"))
+    toy.assert_identical(parts["params"], whole.params)
+    toy.assert_identical(parts["ema_params"], whole.ema_params)
