@@ -18,14 +18,8 @@ from imagen_jax.evaluation import composition
 def load(model: str) -> text_to_image.TextToImage:
     """A trained cascade from a shipped model's name or a model directory."""
     folder = build.model_folder(model)
-    stored, words = model_directory.read(folder)
-    configs: list[build.Config] = [
-        ml_collections.ConfigDict(values) for values in stored
-    ]
+    configs, words = stage_configs(folder), model_directory.read(folder)[1]
     stages = tuple(build.make_stage(config) for config in configs)
-    for config in configs:
-        if config.text.sentencepiece:
-            config.text.sentencepiece = str(folder / config.text.sentencepiece)
     text = build.make_text_encoder(configs[0])
     shapes = build.shapes_of(build.encoder_init(text.module, text.length))
     return text_to_image.TextToImage(
@@ -36,6 +30,17 @@ def load(model: str) -> text_to_image.TextToImage:
         recipes=tuple(build.make_recipe(config) for config in configs),
         words=words,
     )
+
+
+def stage_configs(folder: pathlib.Path) -> list[build.Config]:
+    """The configs of a model directory's stages, in order."""
+    configs: list[build.Config] = [
+        ml_collections.ConfigDict(values) for values in model_directory.read(folder)[0]
+    ]
+    for config in configs:
+        if config.text.sentencepiece:
+            config.text.sentencepiece = str(folder / config.text.sentencepiece)
+    return configs
 
 
 def stage_params(folder: pathlib.Path, module: stage.Stage) -> Any:

@@ -35,10 +35,14 @@ ALLOWED = {
     "embed": WINGS | SECOND | {"data", "build", "chips"},
     "planning": WINGS | SECOND | {"training", "build"},
     "benchmark": WINGS | SECOND | {"chips", "training", "build", "planning"},
+    "acceptance": WINGS
+    | SECOND
+    | {"cascade", "evaluation", "build", "loading", "benchmark", "commands"},
     "commands": WINGS
     | SECOND
     | {"cascade", "data", "published", "training", "evaluation", "build"}
-    | {"loading", "export", "embed", "planning", "benchmark", "distributed", "chips"},
+    | {"loading", "export", "embed", "planning", "benchmark", "distributed", "chips"}
+    | {"acceptance"},
     "__init__": {"loading"},
     "__main__": {"commands"},
 }

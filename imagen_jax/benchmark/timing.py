@@ -33,6 +33,9 @@ class Timing:
       flops: operations of the model in one run, all devices together; counted, not
         measured.
       peak: of all devices together, operations a second; None where it is not known.
+      planned_bytes: of memory a device, as the compiler planned it.
+      measured_bytes: the most that the first device says it has used so far; None
+        where devices do not tell (a CPU).
       product_seconds: one run's convolutions and matrix products, each timed alone,
         all devices at work; None if they were not timed.
       product_share: of the operations, by those that were timed.
@@ -48,6 +51,8 @@ class Timing:
     seconds: tuple[float, ...]
     flops: float
     peak: float | None
+    planned_bytes: int
+    measured_bytes: int | None
     product_seconds: float | None = None
     product_share: float = 0.0
 
@@ -110,7 +115,7 @@ def measure(
     program = programs.make(config, kind, mesh, batch)
     report(f"compiling for {mesh.size} x {device_kind(mesh)}")
     start = time.perf_counter()
-    compiled = program.lower().compile()
+    compiled = program.trace().lower().compile()
     compile_seconds = time.perf_counter() - start
     arguments = made_up(program.arguments)
     report(f"running {warmup} + {runs} times")
@@ -126,6 +131,8 @@ def measure(
         seconds=tuple(seconds),
         flops=program.count_flops(),
         peak=peak(mesh),
+        planned_bytes=planned_bytes(compiled),
+        measured_bytes=measured_bytes(mesh),
     )
     del compiled, arguments
     if not with_products:
@@ -143,6 +150,24 @@ def peak(mesh: Mesh) -> float | None:
     """Operations a second of all devices of the mesh, if their kind is known."""
     one = chips.peak(device_kind(mesh))
     return None if one is None else one * mesh.size
+
+
+def planned_bytes(compiled: Any) -> int:
+    """Memory a device that a compiled program is to use at most, arguments included."""
+    told = compiled.memory_analysis()
+    whole = (
+        told.argument_size_in_bytes
+        + told.output_size_in_bytes
+        - told.alias_size_in_bytes
+        + told.temp_size_in_bytes
+    )
+    return getattr(told, "peak_memory_in_bytes", 0) or whole
+
+
+def measured_bytes(mesh: Mesh) -> int | None:
+    """The most memory that the mesh's first device has used so far, if it tells."""
+    stats = mesh.devices.flat[0].memory_stats()
+    return None if stats is None else stats.get("peak_bytes_in_use")
 
 
 def made_up(tree: Any) -> Any:

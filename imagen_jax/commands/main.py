@@ -15,6 +15,7 @@ COMMANDS = {
     "data": "check, summarise, convert or preview your own pictures",
     "embed": "encode a data set's captions once, before training",
     "plan": "compile a config for TPUs that are not here: does it fit, how long",
+    "accept": "twenty minutes that tell whether this machine is up to it",
     "bench": "time a config on the devices that are here",
     "params": "count the parameters of a config's networks",
     "export": "put trained stages together into a model directory",
