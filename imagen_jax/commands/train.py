@@ -85,7 +85,7 @@ def keep_compiled(folder: str | None, workdir: str) -> None:
     import jax
 
     if folder is None:
-        there = jax.config.jax_compilation_cache_dir
+        there = jax.config.values["jax_compilation_cache_dir"]
         folder = there or str(epath.Path(workdir) / "compiled")
     jax.config.update("jax_compilation_cache_dir", None if folder == "none" else folder)
 

@@ -101,6 +101,7 @@ def main(folder: pathlib.Path, every: int) -> None:
     faults = ctypes.CDLL(None)
     faults.file_faults_name.restype = ctypes.c_char_p
     whole, victim = folder / "whole", folder / "victim"
+    shutil.rmtree(whole, ignore_errors=True)
     assert in_a_child(save, whole, 1, 2) == 0
     shutil.copytree(whole / "2", whole / "3.orbax-checkpoint-tmp-0")  # an older kill's
 
