@@ -8,13 +8,14 @@ import sys
 
 import pytest
 
+# Wide enough that what is gathered in float32, the noise level's embedding, is little.
 TINY = (
-    "--config.network.channels=64",
+    "--config.network.channels=128",
     "--config.network.channel_mult=(1,)",
     "--config.network.num_res_blocks=1",
     "--config.network.attention_levels=()",
-    "--config.network.text_features=64",
-    "--config.text.encoder.d_model=64",
+    "--config.network.text_features=128",
+    "--config.text.encoder.d_model=128",
     "--config.text.length=16",
     "--config.stage.resolution=16",
     "--config.data.embeddings=ahead",
