@@ -77,7 +77,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             args.config, config, topology, devices, compiled=args.compile, **settings
         )
         print(json.dumps(found.json()) if args.json else sweeps.text(found))
-        return 0 if any(plan.fits for plan in found.plans) else 1
+        fits = any(plan.fits for plan in found.plans) or not found.plans
+        return 0 if fits and found.candidates else 1
     sizes = config.mesh
     if args.mesh:
         sizes = {**parse_mesh(args.mesh), "slices": slices}
