@@ -1,5 +1,6 @@
 """Which batch, remat policy and mesh to train with: a model first, then a compile."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -100,7 +101,7 @@ def sweep(
 
 def apply(config: build.Config, candidate: Candidate) -> build.Config:
     """The config with a candidate's settings."""
-    config = ml_collections.ConfigDict(config)
+    config = copy.deepcopy(config)
     config.network.remat = candidate.remat
     config.mesh = ml_collections.ConfigDict(candidate.mesh)
     config.training.accumulation = candidate.accumulation
@@ -209,7 +210,7 @@ def _divisors(number: int) -> list[int]:
 
 def _plain(config: build.Config) -> build.Config:
     """The config in one part: its state's bytes and the model's operations."""
-    config = ml_collections.ConfigDict(config)
+    config = copy.deepcopy(config)
     config.training.accumulation = 1
     config.training.max_replicated = 1.0
     return config
