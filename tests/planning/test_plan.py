@@ -66,6 +66,7 @@ def test_a_sharded_step_gathers_its_kernels_in_bfloat16_and_scatters_gradients()
     assert traffic.get("collective-permute", {"bytes": 0})["bytes"] == 0
     # Kernels gathered twice and gradients scattered once, two bytes a number each.
     least = 3 * 2 * found["parameters"]
+    assert found["least_bytes"] == least
     assert 0.5 * least < found["collective_bytes"] < 1.3 * least
 
 
