@@ -161,8 +161,8 @@ def table(targets: list[Target], out: pathlib.Path) -> str:
     """What ran as Markdown, then the names of what did not."""
     rows = [
         "| target | chips | program, batch | level | peak GB a chip | asked | "
-        "collectives GB (times the least) | cycles in moves | sorts | at peak s | "
-        "days at 40 % | compile |",
+        "collectives GB (times the least, or kinds) | cycles in moves | sorts | "
+        "at peak s | days at 40 % | compile |",
         "|" + "---|" * 12,
     ]
     missing, models = [], []
@@ -210,8 +210,13 @@ def _row(target: Target, plan: dict[str, Any]) -> str:
 
 def _collectives(plan: dict[str, Any]) -> str:
     size = f"{plan['collective_bytes'] / 1e9:.2f}"
-    if not plan.get("least_bytes") or not plan["fits"]:
-        return size
+    if not plan.get("least_bytes"):
+        # What moves activations: how large the largest of each kind is.
+        kinds = (
+            f"{kind} up to {found['largest'] / 1e3:,.1f} KB"
+            for kind, found in sorted(plan["traffic"].items())
+        )
+        return ", ".join([size, *kinds])
     return f"{size} ({plan['collective_bytes'] / plan['least_bytes']:.2f})"
 
 
