@@ -56,6 +56,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     config = configs.load(args.config)
     configs.override(config, rest)
 
+    if args.sweep and (args.mesh or args.program != "train"):
+        raise ValueError("--sweep: walks meshes of training; leave --mesh, --program.")
+
     from imagen_jax.planning import topologies
 
     slices = config.mesh.get("slices", 1)
@@ -67,19 +70,20 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     settings = {"utilisation": args.utilisation, "level": args.optimization}
     devices = topologies.devices(topology)
+    if args.batch is not None:
+        config.data.batch_size = args.batch
     if args.sweep:
         found = sweeps.sweep(
             args.config, config, topology, devices, compiled=args.compile, **settings
         )
         print(json.dumps(found.json()) if args.json else sweeps.text(found))
-        return 0 if any(plan.fits for plan in found.plans) else 1
+        fits = any(plan.fits for plan in found.plans) or not found.plans
+        return 0 if fits and found.candidates else 1
     sizes = config.mesh
     if args.mesh:
         sizes = {**parse_mesh(args.mesh), "slices": slices}
     mesh = partitioning.make_mesh(sizes, devices)
-    batch = args.batch
-    if batch is None:
-        batch = config.data.batch_size if args.program == "train" else 1
+    batch = config.data.batch_size if args.program == "train" else args.batch or 1
     program = programs.make(config, args.program, mesh, batch)
     plan = plans.make(args.config, program, topology, **settings)
     print(json.dumps(plan.json()) if args.json else plans.text(plan))

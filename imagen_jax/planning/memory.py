@@ -5,12 +5,12 @@ keeps of the forward pass, which XLA may better, and an allowance for what lives
 one block is computed again. An estimate for choosing what to compile, no more.
 """
 
+import copy
 import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 
 from imagen_jax import build
 from imagen_jax.models import layers
@@ -35,7 +35,7 @@ class Kept:
 
 def kept(config: build.Config, remat: str) -> Kept:
     """Trace the backward pass of a config's loss under a remat policy."""
-    config = ml_collections.ConfigDict(config)
+    config = copy.deepcopy(config)
     config.network.remat = remat
     stage = build.make_stage(config)
     params = jax.eval_shape(

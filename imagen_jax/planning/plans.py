@@ -34,6 +34,7 @@ class Plan:
       utilisation: share of the peak that is assumed for `days`.
       days: to the config's number of steps at that utilisation; 0 unless training.
       traffic: collectives by kind.
+      least_bytes: the least that a step of fully sharded training sends; 0 elsewhere.
       cycles, moves_share: the compiler's estimate of a run's cycles, and the share of
         copies, pads and transposes.
       sorts: sorts in the program.
@@ -61,6 +62,7 @@ class Plan:
     utilisation: float
     days: float
     traffic: dict[str, collectives.Traffic]
+    least_bytes: int
     cycles: int
     moves_share: float
     sorts: int
@@ -119,6 +121,7 @@ def make(
         utilisation=utilisation,
         days=program.steps * seconds / utilisation / 86400,
         traffic=collectives.count(text) if text else {},
+        least_bytes=program.least_bytes,
         cycles=cycles.total,
         moves_share=cycles.share,
         sorts=schedule.sorts(text) if text else 0,
@@ -152,6 +155,12 @@ def text(plan: Plan) -> str:
     if plan.fits:
         lines += [f"  {name:<13}{size / GB:8.3f} GB" for name, size in _parts(plan)]
         lines += _traffic(plan.traffic)
+        if plan.least_bytes:
+            times = collectives.moved(plan.traffic) / plan.least_bytes
+            lines.append(
+                f"  {times:.2f} times the least of a fully sharded step, "
+                f"{plan.least_bytes / GB:.4f} GB"
+            )
         lines.append(
             f"compiler's estimate: {plan.cycles:,} cycles, collectives not counted; "
             f"copies, pads and transposes {plan.moves_share:.1%} of them"

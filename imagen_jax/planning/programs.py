@@ -37,6 +37,10 @@ class Program:
       count_flops: -> operations of the model in one run, all chips together.
       checkpoint_bytes: of a training state on disk; 0 elsewhere.
       steps: training steps that the config asks for; 0 elsewhere.
+      least_bytes: what a chip must send in a step of fully sharded training: kernels
+        gathered for the forward and for the backward pass, gradients scattered once,
+        and a frozen encoder's kernels gathered once, in each part of the batch; 0
+        elsewhere. Norms and biases count as kernels.
     """
 
     kind: str
@@ -49,6 +53,7 @@ class Program:
     count_flops: Callable[[], float]
     checkpoint_bytes: int = 0
     steps: int = 0
+    least_bytes: int = 0
 
     def trace(self):
         """The program as JAX traces it, to be lowered for its devices."""
@@ -103,6 +108,9 @@ def _train(config: build.Config, mesh: Mesh, batch: int) -> Program:
         accumulation=settings.accumulation,
         kernel_dtype=settings.kernel_dtype,
     )
+    width = jnp.dtype(settings.kernel_dtype).itemsize
+    encoded = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(frozen))
+    least_bytes = settings.accumulation * (3 * width * _size(state.params) + encoded)
     parts = {
         "parameters": layout.shard_bytes(state.params),
         "average": layout.shard_bytes(state.ema_params),
@@ -125,6 +133,7 @@ def _train(config: build.Config, mesh: Mesh, batch: int) -> Program:
         ),
         checkpoint_bytes=sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(state)),
         steps=config.training.steps,
+        least_bytes=least_bytes if mesh.shape["fsdp"] > 1 else 0,
     )
 
 

@@ -1,5 +1,6 @@
 """Which batch, remat policy and mesh to train with: a model first, then a compile."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from imagen_jax import build, partitioning
 from imagen_jax.models import layers
 from imagen_jax.planning import memory, plans, programs
 from imagen_jax.planning import topologies as topologies_lib
+from imagen_jax.training import layout
 
 # Forward passes that a step computes beside the backward's two: each block once more,
 # each level and in it each block once more.
@@ -99,7 +101,7 @@ def sweep(
 
 def apply(config: build.Config, candidate: Candidate) -> build.Config:
     """The config with a candidate's settings."""
-    config = ml_collections.ConfigDict(config)
+    config = copy.deepcopy(config)
     config.network.remat = candidate.remat
     config.mesh = ml_collections.ConfigDict(candidate.mesh)
     config.training.accumulation = candidate.accumulation
@@ -112,9 +114,13 @@ def rank(
     devices: list[Any],
     utilisation: float,
 ) -> list[Candidate]:
-    """All settings that fit by the analytic model, the quickest step first."""
+    """All settings that fit by the analytic model, the quickest step first.
+
+    Meshes that training would refuse, for parameters that they leave whole, are none.
+    """
     kept = {remat: memory.kept(config, remat) for remat in layers.REMAT}
     limit = MARGIN * topology.chip.memory_gib * 2**30
+    max_replicated = build.loop_settings(config, workdir="").max_replicated
     batch, flops, found = config.data.batch_size, 0.0, []
     for sizes in meshes(topology):
         ways = sizes["data"] * sizes["fsdp"]
@@ -122,6 +128,9 @@ def rank(
             continue
         mesh = partitioning.make_mesh(sizes, devices)
         program = programs.make(_plain(config), "train", mesh, batch)
+        state = program.arguments[1]
+        if sizes["fsdp"] > 1 and layout.replicated_share(state.params) > max_replicated:
+            continue
         flops = flops or program.count_flops()
         for remat in layers.REMAT:
             parts, size = _fewest_parts(
@@ -201,7 +210,7 @@ def _divisors(number: int) -> list[int]:
 
 def _plain(config: build.Config) -> build.Config:
     """The config in one part: its state's bytes and the model's operations."""
-    config = ml_collections.ConfigDict(config)
+    config = copy.deepcopy(config)
     config.training.accumulation = 1
     config.training.max_replicated = 1.0
     return config

@@ -26,9 +26,8 @@ def is_replicated(leaf: Any) -> bool:
 
 def describe(mesh: Mesh, state: training_state.TrainState, frozen: Tree = None) -> str:
     """The mesh, the share of the parameters that is sharded, and bytes a device."""
-    leaves = jax.tree.leaves(state.params)
-    total = sum(leaf.size for leaf in leaves)
-    whole = sum(leaf.size for leaf in leaves if is_replicated(leaf))
+    total = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    whole = replicated_share(state.params)
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items() if size > 1)
     megabytes = {
         "parameters": shard_bytes(state.params),
@@ -40,9 +39,16 @@ def describe(mesh: Mesh, state: training_state.TrainState, frozen: Tree = None) 
     sizes = ", ".join(f"{name} {n / 1e6:,.1f}" for name, n in megabytes.items())
     return (
         f"Mesh: {axes or 'one device'}. {total:,} parameters, "
-        f"{1 - whole / total:.2%} of them sharded, {whole / total:.2%} replicated. "
+        f"{1 - whole:.2%} of them sharded, {whole:.2%} replicated. "
         f"MB a device: {sizes}."
     )
+
+
+def replicated_share(params: Tree) -> float:
+    """The share of the parameters that lies whole on each device."""
+    leaves = jax.tree.leaves(params)
+    whole = sum(leaf.size for leaf in leaves if is_replicated(leaf))
+    return whole / sum(leaf.size for leaf in leaves)
 
 
 def check(mesh: Mesh, params: Tree, max_replicated: float) -> None:
@@ -53,15 +59,14 @@ def check(mesh: Mesh, params: Tree, max_replicated: float) -> None:
         `max_replicated` of them lies whole on each device, naming the largest.
     """
     ways = mesh.shape["fsdp"] * mesh.shape["tensor"]
+    share = replicated_share(params)
+    if ways == 1 or share <= max_replicated:
+        return
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    total = sum(leaf.size for _, leaf in leaves)
     whole = sorted(
         ((leaf.size, path, leaf.shape) for path, leaf in leaves if is_replicated(leaf)),
         key=lambda row: -row[0],
     )
-    share = sum(size for size, *_ in whole) / total
-    if ways == 1 or share <= max_replicated:
-        return
     names = ", ".join(
         f"{jax.tree_util.keystr(path, simple=True, separator='/')} {shape}"
         for _, path, shape in whole[:4]
