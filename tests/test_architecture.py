@@ -33,7 +33,7 @@ ALLOWED = {
     "loading": WINGS | SECOND | {"cascade", "data", "evaluation", "build"},
     "export": WINGS | SECOND | {"cascade", "data", "evaluation", "build", "loading"},
     "embed": WINGS | SECOND | {"data", "build", "chips"},
-    "planning": WINGS | SECOND | {"training", "build"},
+    "planning": WINGS | SECOND | {"training", "build", "chips"},
     "benchmark": WINGS | SECOND | {"chips", "training", "build", "planning"},
     "acceptance": WINGS
     | SECOND

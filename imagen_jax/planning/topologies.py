@@ -7,6 +7,8 @@ import os
 import re
 from typing import Any
 
+from imagen_jax import chips
+
 INSTALL = "pip install 'imagen_jax[plan]' (or pip install libtpu)"
 
 
@@ -38,13 +40,12 @@ class Chip:
     dimensions: int
 
 
-# Source: https://cloud.google.com/tpu/docs/v4, v5p, v5e, v6e (peak bf16 compute and
-# interconnect a chip) and
+# Source: https://cloud.google.com/tpu/docs/v4, v5p, v5e, v6e (interconnect a chip) and
 # https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus (hosts of
 # ct4p-hightpu-4t, ct5p-hightpu-4t, ct5lp-hightpu-4t, ct6e-standard-4t).
 CHIPS = {
     "v4": Chip(
-        tflops=275,
+        tflops=chips.TFLOPS["v4"],
         memory_gib=30.75,
         ici_gb=300,
         cores=2,
@@ -54,7 +55,7 @@ CHIPS = {
         dimensions=3,
     ),
     "v5p": Chip(
-        tflops=459,
+        tflops=chips.TFLOPS["v5p"],
         memory_gib=95.73,
         ici_gb=600,
         cores=2,
@@ -64,7 +65,7 @@ CHIPS = {
         dimensions=3,
     ),
     "v5e": Chip(
-        tflops=197,
+        tflops=chips.TFLOPS["v5e"],
         memory_gib=15.75,
         ici_gb=200,
         cores=1,
@@ -74,7 +75,7 @@ CHIPS = {
         dimensions=2,
     ),
     "v6e": Chip(
-        tflops=918,
+        tflops=chips.TFLOPS["v6e"],
         memory_gib=31.24,
         ici_gb=448,
         cores=1,
