@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,8 @@ def numerics(folder: pathlib.Path) -> Result:
 def resume(folder: pathlib.Path) -> Result:
     """A run that is killed and goes on, against one that is not."""
     whole, killed = folder / "whole", folder / "killed"
+    for workdir in (whole, killed):  # of an attempt that did not end
+        shutil.rmtree(workdir, ignore_errors=True)
     finish(whole)
     if run_training(killed, kill_after=KILL_AFTER) != -signal.SIGKILL:
         raise RuntimeError("the training ended before it could be killed")
