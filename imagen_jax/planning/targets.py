@@ -241,7 +241,9 @@ def _candidates(target: Target, found: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Run the targets, or print their table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description="All full-size plans of docs/scaling.md, one after the other."
+    )
     parser.add_argument("--out", required=True, help="folder of one JSON a target")
     parser.add_argument("--only", default="", help="targets whose names begin so")
     parser.add_argument("--table", action="store_true", help="print what is there")
