@@ -80,7 +80,8 @@ class Attention(nn.Module):
         h = h.reshape(batch, grid, channels)
         name = "qkv" if self.kind == "self" else "query"
         h = self._dense(parts * self.width, ("embed", "joined_kv"), name)(h)
-        h = self._split(h, parts)
+        # Positions are rows joined: pictures split by rows stay so.
+        h = self._split(h, parts, "height")
         if self.positions == "coordinates":
             # Differs: the paper has no positions in attention. Small networks learn
             # relations ("left of") much sooner with them.
@@ -105,10 +106,10 @@ class Attention(nn.Module):
         )(h)
         return layers.constrain_image(layers.residual(x, out, self.residual_scaling))
 
-    def _split(self, h, parts: int):
+    def _split(self, h, parts: int, positions: str | None = None):
         batch, length, _ = h.shape
         h = h.reshape(batch, length, self.heads, parts, self.width // self.heads)
-        return layers.constrain(h, "batch", None, "act_heads", None, None)
+        return layers.constrain(h, "batch", positions, "act_heads", None, None)
 
     def _add_positions(self, h, height: int, width: int):
         """Add projected coordinates to queries and, where there are any, keys."""

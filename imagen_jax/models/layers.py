@@ -107,7 +107,7 @@ def gathered(kernel: Array, axes: tuple[str | None, ...]) -> Array:
     rules = nn.get_logical_axis_rules()
     if mesh.empty or not rules:
         return kernel
-    batch = dict(rules)["batch"]
+    batch: Any = dict(rules)["batch"]
     names = spmd.logical_to_mesh_axes(axes, rules) or ()
     apart = [
         name if name and mesh.shape[name] > 1 and size % mesh.shape[name] == 0 else None

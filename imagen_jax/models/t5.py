@@ -79,14 +79,12 @@ class Stack(nn.Module):
         bias = RelativePositionBias(
             c.num_heads, c.relpos_buckets, c.relpos_max_distance, name="relpos_bias"
         )(x.shape[1])
-        # Kept apart from the bias: their sum would be an array of the logits' size that
-        # lives through all blocks.
-        masked = jnp.where(mask, 0.0, MASKED)[:, None, None, :]
+        bias = bias + jnp.where(mask, 0.0, MASKED)[:, None, None, :]
         again = layers.check_remat(c.remat) != "none"
         block = nn.remat(Block) if again else Block
         x = layers.constrain(x, "batch", "length", "act_embed")
         for i in range(c.num_layers):
-            x = block(c, name=f"layers_{i}")(x, bias, masked)
+            x = block(c, name=f"layers_{i}")(x, bias)
         return layers.RMSNorm(epsilon=c.epsilon, name="encoder_norm")(x)
 
 
@@ -96,12 +94,12 @@ class Block(nn.Module):
     config: T5Encoder
 
     @nn.compact
-    def __call__(self, x: Array, bias: Array, masked: Array) -> Array:
-        """One block on [B, L, D]; `Attention` says what it adds to the logits."""
+    def __call__(self, x: Array, bias: Array) -> Array:
+        """One block on [B, L, D] with attention bias [B, N, L, L]."""
         c = self.config
         norm = {"dtype": c.dtype, "epsilon": c.epsilon}
         h = layers.RMSNorm(name="pre_attention_layer_norm", **norm)(x)
-        x = x + Attention(c, name="attention")(h, bias, masked)
+        x = x + Attention(c, name="attention")(h, bias)
         h = layers.RMSNorm(name="pre_mlp_layer_norm", **norm)(x)
         x = x + GatedMLP(c, name="mlp")(h)
         return layers.constrain(x, "batch", "length", "act_embed")
@@ -116,11 +114,8 @@ class Attention(nn.Module):
     config: T5Encoder
 
     @nn.compact
-    def __call__(self, x: Array, bias: Array, masked: Array) -> Array:
-        """Attend within [B, L, D]; logits and softmax in float32.
-
-        Added to the logits: bias [1, N, L, L], and [B, 1, 1, L] that hides keys.
-        """
+    def __call__(self, x: Array, bias: Array) -> Array:
+        """Attend within [B, L, D]; logits and softmax in float32."""
         c = self.config
         width = c.num_heads * c.head_dim
         tokens = x.reshape(-1, c.d_model)
@@ -140,7 +135,7 @@ class Attention(nn.Module):
         logits = jnp.einsum(
             "bnqk,bnvk->bnqv", query, key, preferred_element_type=jnp.float32
         )
-        weights = jax.nn.softmax(logits + bias + masked, axis=-1).astype(c.dtype)
+        weights = jax.nn.softmax(logits + bias, axis=-1).astype(c.dtype)
         y = jnp.einsum("bnqv,bnvk->bnqk", weights, value)
         y = y.transpose(0, 2, 1, 3).reshape(-1, width)
         out = dense(c, c.d_model, ("joined_kv", "embed"), "out", attention_init)(y)

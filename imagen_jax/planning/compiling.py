@@ -6,6 +6,7 @@ import re
 import resource
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from jax.extend import core as extend
@@ -98,7 +99,8 @@ def compile(program: programs.Program, level: str = "default") -> Compiled:
 
 @contextlib.contextmanager
 def _optimization(level: str) -> Iterator[None]:
-    before = jax.config.jax_optimization_level
+    config: Any = jax.config  # Its flags are attributes that it makes as it runs.
+    before = config.jax_optimization_level
     if level != "default":
         jax.config.update("jax_optimization_level", level)
     try:

@@ -147,7 +147,10 @@ def _sample(config: build.Config, mesh: Mesh, batch: int) -> Program:
         # wanted when a part of it is enlarged.
         shapes["low_res"] = ((low, low, stage.channels), jnp.float32)
     given = _batch(mesh, batch, shapes)
-    text = encoder.TextEmbedding(given["text_values"], given["mask"])
+    # Abstract, as every array here.
+    values: Any = given["text_values"]
+    mask: Any = given["mask"]
+    text = encoder.TextEmbedding(values, mask)
     low_res = given.get("low_res")
     scalar = jax.ShapeDtypeStruct(
         (), jnp.float32, sharding=partitioning.replicated(mesh)

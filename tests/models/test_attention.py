@@ -5,8 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
+from imagen_jax import partitioning
 from imagen_jax.models import attention, embeddings
+from imagen_jax.planning import collectives, hlo
 
 
 def reference(q, k, v, mask):
@@ -150,3 +153,21 @@ def test_a_text_map_is_attention_by_coordinates_alone(normal):
     q = (q + weights["query"]["bias"]).reshape(1, 8, 2, 4).repeat(2, axis=0)
     expected = reference(q, t[:, :, :, 0], t[:, :, :, 1], mask).reshape(2, 2, 4, 8)
     np.testing.assert_allclose(made(params, text, mask), expected, atol=1e-5)
+
+
+def test_attention_to_text_leaves_rows_where_they_are(randomised, normal):
+    module = attention.Attention("text", 2, 16)
+    x, text = normal((1, 8, 8, 8), 0), normal((1, 5, 12), 1)
+    params = randomised(module, x, text)
+    mesh = partitioning.make_mesh({"data": 1, "spatial": 8})
+    rows = NamedSharding(mesh, PartitionSpec(None, "spatial"))
+    with partitioning.use(mesh):
+        placed = jax.device_put(x, rows)
+        apply = jax.jit(lambda x: module.apply(params, x, text))
+        compiled = apply.lower(placed).compile()
+        got = compiled(placed)
+    assert got.sharding.shard_shape(got.shape) == (1, 1, 8, 8)
+    traffic = collectives.count(hlo.parse(compiled.as_text()))
+    # The norm's sums alone cross from chip to chip.
+    assert set(traffic) == {"all-reduce"} and traffic["all-reduce"].largest <= 64
+    np.testing.assert_allclose(got, module.apply(params, x, text), atol=1e-5)
