@@ -1,6 +1,7 @@
 """How the suite compiles: for eight devices, and quickly rather than well."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -15,6 +16,11 @@ def flags(given: str) -> str:
         return given
     plain = f"{given} {DEVICES}=8".strip()
     return f"{plain} {QUICK}" if understood(f"{plain} {QUICK}") else plain
+
+
+def for_devices(number: int) -> str:
+    """XLA's flags for a process with so many devices, else as this one's."""
+    return re.sub(rf"{DEVICES}=\d+", f"{DEVICES}={number}", os.environ["XLA_FLAGS"])
 
 
 def understood(some: str) -> bool:

@@ -4,22 +4,26 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 import toy
 
 from imagen_jax import partitioning
+from imagen_jax.checkpoints import safetensors
 from imagen_jax.training import loop
+from tests import compiling
 from tests.checkpoints import object_store
 
 ROOT = pathlib.Path(__file__).parents[2]
 READ = """
-import pathlib, pickle, sys
+import sys
+import numpy as np
 from etils import epath
-from imagen_jax.checkpoints import store
+from imagen_jax.checkpoints import safetensors, store
 where = sys.argv[1] + "/checkpoints"
-parts = {p: store.load(where, p) for p in ("params", "ema_params", "opt_state")}
+parts = {p: store.load(where, p) for p in ("params", "ema_params")}
 log = epath.Path(sys.argv[1], "metrics.jsonl").read_text()
-pathlib.Path(sys.argv[2]).write_bytes(pickle.dumps((store.steps(where), parts, log)))
+np.savez(sys.argv[2], steps=store.steps(where), log=log, **safetensors.flatten(parts))
 """
 
 
@@ -27,7 +31,6 @@ pathlib.Path(sys.argv[2]).write_bytes(pickle.dumps((store.steps(where), parts, l
 def test_a_workdir_in_an_object_store_is_as_good_as_a_disk(tmp_path):
     """gs:// as TensorStore and gcsfs see it, over HTTP to a server of this process."""
     pytest.importorskip("gcsfs")
-    import pickle
 
     def run(*command):
         done = subprocess.run(
@@ -36,7 +39,7 @@ def test_a_workdir_in_an_object_store_is_as_good_as_a_disk(tmp_path):
             | objects.environment
             | {
                 "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-                "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+                "XLA_FLAGS": compiling.for_devices(2),
             },
             cwd=tmp_path,
             capture_output=True,
@@ -48,12 +51,15 @@ def test_a_workdir_in_an_object_store_is_as_good_as_a_disk(tmp_path):
     with object_store.running() as objects:
         for steps in ("5", "8"):  # the second start goes on from the first one's end
             run(toy.__file__, "gs://bucket/run", steps, "0")
-        run("-c", READ, "gs://bucket/run", str(tmp_path / "read"))
+        run("-c", READ, "gs://bucket/run", str(tmp_path / "read.npz"))
         names = sorted(objects.there)
     assert not [name for name in names if not name.startswith("bucket/run/")]
-    assert not [p for p in tmp_path.iterdir() if p.name != "read"], "it wrote here too"
-    steps, parts, log = pickle.loads((tmp_path / "read").read_bytes())
-    assert steps == [4, 5, 8] and log.count("\n") == 8
+    here = [path.name for path in tmp_path.iterdir()]
+    assert here == ["read.npz"], "it wrote here too"
+    found = dict(np.load(tmp_path / "read.npz"))
+    assert found.pop("steps").tolist() == [4, 5, 8]
+    assert str(found.pop("log")).count("\n") == 8
+    parts = safetensors.unflatten(found)
     mesh = partitioning.make_mesh({"fsdp": 2}, jax.devices()[:2])
     whole = loop.train(toy.run(mesh), toy.settings(tmp_path / "disk"))
     toy.assert_identical(parts["params"], whole.params)

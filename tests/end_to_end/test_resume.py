@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from imagen_jax.checkpoints import store
-from tests import killing
+from tests import compiling, killing
 from tests.end_to_end import runs
 
 STEPS = 24
 ENVIRONMENT = {
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    "XLA_FLAGS": compiling.for_devices(2),
     "IMAGEN_JAX_TYPECHECK": "0",
 }
 
