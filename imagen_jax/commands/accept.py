@@ -84,4 +84,4 @@ def attempt(
 
 def why(result: dict[str, Any]) -> str:
     """What is wrong with a part's result, in a line."""
-    return result.get("error") or result.get("why") or json.dumps(result)
+    return result.get("error") or json.dumps(result)
