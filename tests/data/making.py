@@ -202,3 +202,63 @@ DAMAGES = (
     "a binary caption",
     "floating point",
 )
+
+
+def prepare_tfds(folder: pathlib.Path, number: int, first: int = 0) -> pathlib.Path:
+    """A data directory of TFDS: a set in each format, several captions a picture."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import registered
+
+    with registered.skip_registration():
+
+        class Captions(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("1.0.0")
+
+            def _info(self):
+                features = {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "image/id": tfds.features.Scalar(dtype=np.int64),
+                    "captions": tfds.features.Sequence(
+                        {
+                            "id": tfds.features.Scalar(np.int64),
+                            "text": tfds.features.Text(),
+                        }
+                    ),
+                }
+                features = tfds.features.FeaturesDict(features)
+                return tfds.core.DatasetInfo(builder=self, features=features)
+
+            def _split_generators(self, dl_manager):
+                return {
+                    "train": self._generate_examples(range(first, first + number)),
+                    "val": self._generate_examples(range(3)),
+                }
+
+            def _generate_examples(self, numbers):
+                for i in numbers:
+                    image = Image.new("RGB", (80, 70), colour(i))
+                    texts = [caption(i), f"again {i}"]
+                    yield (
+                        i,
+                        {
+                            "image": np.asarray(image),
+                            "image/id": i,
+                            "captions": [
+                                {"id": k, "text": t} for k, t in enumerate(texts)
+                            ],
+                        },
+                    )
+
+        class CaptionsTfrecord(Captions):
+            name = "captions_tfrecord"
+
+        class CaptionsArrayRecord(Captions):
+            name = "captions_array_record"
+
+    for builder, kind in (
+        (CaptionsTfrecord, "tfrecord"),
+        (CaptionsArrayRecord, "array_record"),
+    ):
+        made = builder(data_dir=folder, file_format=kind)
+        made.download_and_prepare()
+    return folder

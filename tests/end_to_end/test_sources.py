@@ -111,22 +111,26 @@ def test_sheets_of_a_small_data_set_show_what_is_trained_on(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_every_format_trains_a_stage(text, tmp_path):
-    """Five sources in one run; which pictures came from which, their numbers tell."""
+    """Seven sources in one run; which pictures came from which, their numbers tell."""
+    pytest.importorskip("tensorflow_datasets")
     paths = []
     for shift, kind in enumerate(making.FORMATS):
         pictures = [making.picture(8 * shift + i) for i in range(8)]
         paths.append(making.write(tmp_path / kind, kind, pictures))
+    for shift, kind in enumerate(("tfrecord", "array_record"), len(making.FORMATS)):
+        folder = making.prepare_tfds(tmp_path / f"tfds_{kind}", 8, first=8 * shift)
+        paths.append(f"tfds:captions_{kind}@{folder}")
     seen = []
-    run = run_of(*flags(text, ",".join(paths), "--config.training.steps=6"))
+    run = run_of(*flags(text, ",".join(paths), "--config.training.steps=8"))
 
     def spied(start):
         for batch in run.make_batches(start):
             seen.extend(making.number_of(image) for image in batch["image"])
             yield batch
 
-    lines = train(dataclasses.replace(run, make_batches=spied), tmp_path / "run", 6)
-    assert {number // 8 for number in seen} == set(range(5))
-    assert len(lines) == 6 and np.isfinite([line["loss"] for line in lines]).all()
+    lines = train(dataclasses.replace(run, make_batches=spied), tmp_path / "run", 8)
+    assert {number // 8 for number in seen} == set(range(7))
+    assert len(lines) == 8 and np.isfinite([line["loss"] for line in lines]).all()
 
 
 @pytest.mark.slow
