@@ -7,7 +7,7 @@ dynamic thresholding. Each is a process of its own with as many threads; they ta
 turns, step by step, so that what else the machine does hits both.
 
   python3.11 -m venv pytorch && pytorch/bin/pip install imagen-pytorch
-  python -m tests.benchmarks.imagen_pytorch pytorch/bin/python
+  python -m tests.benchmarks.beside_imagen_pytorch pytorch/bin/python
 """
 
 import argparse
@@ -145,10 +145,11 @@ class Worker:
     """One side, in a process of its own."""
 
     def __init__(self, python: str, who: str, batch: int):
+        self.command = [python, __file__, "worker", who, str(batch)]
         cores = len(os.sched_getaffinity(0))
         devices = f"--xla_force_host_platform_device_count={cores}"
         self.process = subprocess.Popen(
-            [python, __file__, "worker", who, str(batch)],
+            self.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -165,7 +166,7 @@ class Worker:
     def answer(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit("a worker ended; run it alone to see why: worker ours 8")
+            raise SystemExit(f"This ended; run it to see why: {self.command}")
         return json.loads(line)
 
     def ask(self, what: str) -> dict:
