@@ -4,6 +4,7 @@ A part returns plain values and, under "passed", whether they are as they should
 runs on all devices of this machine.
 """
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -33,7 +34,6 @@ def machine(folder: pathlib.Path) -> Result:
     """What this is."""
     del folder
     import jax
-    import jaxlib
 
     device = jax.devices()[0]
     return {
@@ -44,7 +44,7 @@ def machine(folder: pathlib.Path) -> Result:
         "python": platform.python_version(),
         "system": platform.platform(),
         "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
+        "jaxlib": importlib.metadata.version("jaxlib"),
         "backend": device.client.platform_version.splitlines()[0],
     }
 
