@@ -79,12 +79,13 @@ class Stack(nn.Module):
         bias = RelativePositionBias(
             c.num_heads, c.relpos_buckets, c.relpos_max_distance, name="relpos_bias"
         )(x.shape[1])
-        bias = bias + jnp.where(mask, 0.0, MASKED)[:, None, None, :]
+        # Apart: their sum, [B, N, L, L], would lie in memory through all blocks.
+        masked = jnp.where(mask, 0.0, MASKED)[:, None, None, :]
         again = layers.check_remat(c.remat) != "none"
         block = nn.remat(Block) if again else Block
         x = layers.constrain(x, "batch", "length", "act_embed")
         for i in range(c.num_layers):
-            x = block(c, name=f"layers_{i}")(x, bias)
+            x = block(c, name=f"layers_{i}")(x, bias, masked)
         return layers.RMSNorm(epsilon=c.epsilon, name="encoder_norm")(x)
 
 
@@ -94,12 +95,12 @@ class Block(nn.Module):
     config: T5Encoder
 
     @nn.compact
-    def __call__(self, x: Array, bias: Array) -> Array:
-        """One block on [B, L, D] with attention bias [B, N, L, L]."""
+    def __call__(self, x: Array, bias: Array, masked: Array) -> Array:
+        """One block on [B, L, D] with biases [1, N, L, L] and [B, 1, 1, L]."""
         c = self.config
         norm = {"dtype": c.dtype, "epsilon": c.epsilon}
         h = layers.RMSNorm(name="pre_attention_layer_norm", **norm)(x)
-        x = x + Attention(c, name="attention")(h, bias)
+        x = x + Attention(c, name="attention")(h, bias, masked)
         h = layers.RMSNorm(name="pre_mlp_layer_norm", **norm)(x)
         x = x + GatedMLP(c, name="mlp")(h)
         return layers.constrain(x, "batch", "length", "act_embed")
@@ -114,7 +115,7 @@ class Attention(nn.Module):
     config: T5Encoder
 
     @nn.compact
-    def __call__(self, x: Array, bias: Array) -> Array:
+    def __call__(self, x: Array, bias: Array, masked: Array) -> Array:
         """Attend within [B, L, D]; logits and softmax in float32."""
         c = self.config
         width = c.num_heads * c.head_dim
@@ -135,8 +136,18 @@ class Attention(nn.Module):
         logits = jnp.einsum(
             "bnqk,bnvk->bnqv", query, key, preferred_element_type=jnp.float32
         )
-        weights = jax.nn.softmax(logits + bias, axis=-1).astype(c.dtype)
-        y = jnp.einsum("bnqv,bnvk->bnqk", weights, value)
+        logits = logits + bias + masked
+        # A softmax whose division comes last: what lies in memory between the two
+        # products is then one array of the activations' dtype, not two of float32.
+        weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
+        total = jnp.sum(weights, axis=-1, keepdims=True)
+        y = jnp.einsum(
+            "bnqv,bnvk->bnqk",
+            weights.astype(c.dtype),
+            value,
+            preferred_element_type=jnp.float32,
+        )
+        y = (y / total).astype(c.dtype)
         y = y.transpose(0, 2, 1, 3).reshape(-1, width)
         out = dense(c, c.d_model, ("joined_kv", "embed"), "out", attention_init)(y)
         return out.reshape(x.shape)
