@@ -64,7 +64,8 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices=None) -> Mesh:
         shape[shape.index(-1)] = len(devices) // fixed
     if math.prod(shape) != len(devices):
         raise ValueError(
-            f"Mesh: sizes {sizes} do not divide the {len(devices)} devices evenly."
+            f"Mesh: sizes {sizes} do not divide the {len(devices)} devices evenly. Set "
+            f"others, such as --config.mesh.data=1 --config.mesh.fsdp={len(devices)}."
         )
     if slices < 1 or shape[0] % slices:
         raise ValueError(

@@ -21,8 +21,10 @@ def get_config() -> ml_collections.ConfigDict:
     c.kind = "stage"
     c.name = "base"
     c.seed = 0
+    # Parts of kernels in more ways are smaller than the TPU's tiles, and cannot be
+    # gathered as they lie (docs/scaling.md). Fewer than 16 chips: --config.mesh.fsdp=4.
     c.mesh = ml_collections.ConfigDict(
-        {"slices": 1, "data": 1, "fsdp": -1, "tensor": 1}
+        {"slices": 1, "data": -1, "fsdp": 16, "tensor": 1}
     )
 
     c.text = ml_collections.ConfigDict()

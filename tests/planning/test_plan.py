@@ -49,7 +49,8 @@ def plan(*flags):
 @needs_libtpu
 @pytest.mark.slow
 def test_a_sharded_step_gathers_its_kernels_in_bfloat16_and_scatters_gradients():
-    done = plan("--topology=v5litepod-4", "--batch=16", "--optimization=O1", "--json")
+    flags = ("--topology=v5litepod-4", "--mesh=fsdp=4", "--batch=16")
+    done = plan(*flags, "--optimization=O1", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["fits"] and found["chips"] == 4 and found["mesh"] == {"fsdp": 4}
