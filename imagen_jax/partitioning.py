@@ -74,7 +74,11 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices=None) -> Mesh:
         )
     groups = _by_slice(devices, slices)
     shape[0] //= slices
-    arrays = [mesh_utils.create_device_mesh(shape, group) for group in groups]
+    # Split: 16 of a torus of 4 x 8 x 8 are no product of its sides.
+    arrays = [
+        mesh_utils.create_device_mesh(shape, group, allow_split_physical_axes=True)
+        for group in groups
+    ]
     # Auto axes: Linen's constraints fail on the default, Explicit.
     return Mesh(
         np.concatenate(arrays, axis=0), MESH_AXES, (AxisType.Auto,) * len(MESH_AXES)

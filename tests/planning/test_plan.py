@@ -96,3 +96,30 @@ def test_dynamic_thresholding_of_a_megapixel_takes_little_memory_and_no_sort(
     compiled = jax.jit(thresholding.dynamic).lower(x).compile()
     assert 0 < compiled.memory_analysis().temp_size_in_bytes < 50e6
     assert schedule.sorts(hlo.parse(compiled.as_text())) == 0
+
+
+MESHES = """
+from imagen_jax.planning import topologies
+topologies.prepare_environment()
+from imagen_jax import partitioning
+one = topologies.devices(topologies.parse("v4:4x8x8"))
+mesh = partitioning.make_mesh({"data": -1, "fsdp": 16}, one)
+assert mesh.devices.size == 256 and mesh.shape["data"] == 16, mesh
+two = topologies.devices(topologies.parse("v5e:2x4", slices=2))
+mesh = partitioning.make_mesh({"slices": 2, "data": -1, "fsdp": 4}, two)
+rows = mesh.devices.reshape(4, 4)
+assert [len({d.slice_index for d in row}) for row in rows] == [1] * 4, rows
+assert [row[0].slice_index for row in rows] == [0, 0, 1, 1], rows
+"""
+
+
+@needs_libtpu
+def test_a_torus_is_split_as_asked_and_only_data_crosses_slices():
+    done = subprocess.run(
+        [sys.executable, "-c", MESHES],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "XLA_FLAGS": ""},
+    )
+    assert done.returncode == 0, done.stderr
