@@ -1,6 +1,7 @@
 """A killed run, started again, ends where an unharmed one does, bit for bit."""
 
 import json
+import pathlib
 import signal
 import sys
 
@@ -28,6 +29,8 @@ def command(workdir, text, reader):
         f"--config.training.steps={STEPS}",
         "--config.training.log_every=1",
         "--config.training.save_every=4",
+        # What one run has compiled serves them all.
+        "--compilation_cache", str(pathlib.Path(text).parent / "compiled"),
     ]  # fmt: skip
 
 
