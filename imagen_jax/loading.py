@@ -14,11 +14,23 @@ from imagen_jax.checkpoints import model_directory
 from imagen_jax.data import emoji, sprites
 from imagen_jax.evaluation import composition
 
+# Keys of the group `text` that name a file of the model directory.
+TOKENIZERS = ("sentencepiece", "tokenizer_file")
+
 
 def load(model: str) -> text_to_image.TextToImage:
-    """A trained cascade from a shipped model's name or a model directory."""
+    """A trained cascade from a shipped model's name, a model directory or hf://...
+
+    Raises:
+      ValueError: if the directory is damaged, or holds a text encoder alone.
+    """
     folder = build.model_folder(model)
-    configs, words = stage_configs(folder), model_directory.read(folder)[1]
+    configs, words = stage_configs(folder), model_directory.read(folder).words
+    if not configs:
+        raise ValueError(
+            f"model: {model} is a text encoder without stages, which draws nothing; "
+            f"train a stage with --config.text.weights={model}."
+        )
     stages = tuple(build.make_stage(config) for config in configs)
     text = build.make_text_encoder(configs[0])
     shapes = build.shapes_of(build.encoder_init(text.module, text.length))
@@ -35,11 +47,13 @@ def load(model: str) -> text_to_image.TextToImage:
 def stage_configs(folder: pathlib.Path) -> list[build.Config]:
     """The configs of a model directory's stages, in order."""
     configs: list[build.Config] = [
-        ml_collections.ConfigDict(values) for values in model_directory.read(folder)[0]
+        ml_collections.ConfigDict(values)
+        for values in model_directory.read(folder).stages
     ]
     for config in configs:
-        if config.text.sentencepiece:
-            config.text.sentencepiece = str(folder / config.text.sentencepiece)
+        for name in TOKENIZERS:
+            if config.text.get(name):
+                config.text[name] = str(folder / config.text[name])
     return configs
 
 
