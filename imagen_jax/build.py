@@ -19,7 +19,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from imagen_jax import partitioning
+from imagen_jax import hub, partitioning
 from imagen_jax.cascade import recipe, stage
 from imagen_jax.checkpoints import model_directory, safetensors, store
 from imagen_jax.data import (
@@ -234,7 +234,9 @@ def shapes_of(init: Callable[[jax.Array], Any]) -> Any:
 
 
 def model_folder(model: str) -> pathlib.Path:
-    """The directory of a shipped model's name, or the directory itself."""
+    """The directory of a shipped model's name, of hf://ORG/NAME, or itself."""
+    if model.startswith(hub.SCHEME):
+        return pathlib.Path(hub.local(model, needs="model.json").folder)
     shipped = PUBLISHED / model
     if model and (shipped / "model.json").is_file():
         return shipped
@@ -242,8 +244,8 @@ def model_folder(model: str) -> pathlib.Path:
         root = shipped.parent
         names = sorted(p.parent.name for p in root.glob("*/model.json"))
         raise ValueError(
-            f"model: {model!r} is neither a shipped model ({', '.join(names)}) nor a "
-            "directory."
+            f"model: {model!r} is neither a shipped model ({', '.join(names)}), a "
+            "directory, nor hf://ORG/NAME."
         )
     return pathlib.Path(model)
 
