@@ -38,8 +38,9 @@ def stage_configs(folder: pathlib.Path) -> list[build.Config]:
         ml_collections.ConfigDict(values) for values in model_directory.read(folder)[0]
     ]
     for config in configs:
-        if config.text.sentencepiece:
-            config.text.sentencepiece = str(folder / config.text.sentencepiece)
+        for key in ("sentencepiece", "tokenizer_file"):
+            if config.text.get(key, ""):
+                config.text[key] = str(folder / config.text[key])
     return configs
 
 

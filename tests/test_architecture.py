@@ -15,6 +15,7 @@ SECOND = {"partitioning", "text", "checkpoints"}
 ALLOWED = {
     "types": set(),
     "chips": set(),
+    "constructing": set(),
     "distributed": set(),
     "conditioning": {"types"},
     "diffusion": GROUND,
@@ -29,7 +30,7 @@ ALLOWED = {
     "evaluation": WINGS | SECOND | {"cascade", "data", "training"},
     "build": WINGS
     | SECOND
-    | {"cascade", "data", "published", "training", "evaluation"},
+    | {"cascade", "data", "published", "training", "evaluation", "constructing"},
     "loading": WINGS | SECOND | {"cascade", "data", "evaluation", "build"},
     "export": WINGS | SECOND | {"cascade", "data", "evaluation", "build", "loading"},
     "embed": WINGS | SECOND | {"data", "build", "chips"},

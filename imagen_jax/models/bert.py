@@ -81,9 +81,7 @@ class BERT(nn.Module):
         )
         places = transformer.positions(self, self.max_length, self.d_model)
         init = layers.partitioned(nn.initializers.normal(0.02), None, "embed")
-        segments = self.param(
-            "segment_embedding", init, (self.segments, self.d_model)
-        )
+        segments = self.param("segment_embedding", init, (self.segments, self.d_model))
         added = places[: ids.shape[1]] + segments[:1]
         norm = {"dtype": self.dtype, "epsilon": self.epsilon}
         x = embed(ids) + added.astype(self.dtype)

@@ -99,7 +99,9 @@ class CLIPText(nn.Module):
         places = transformer.positions(self, self.max_length, self.d_model)
         x = embed(ids) + places[: ids.shape[1]].astype(self.dtype)
         x = layers.constrain(x, "batch", "length", "act_embed")
-        seen = jnp.tril(jnp.ones((1, 1, *ids.shape[1:] * 2), bool)) & mask[:, None, None]
+        seen = (
+            jnp.tril(jnp.ones((1, 1, *ids.shape[1:] * 2), bool)) & mask[:, None, None]
+        )
         bias = jnp.where(seen, 0.0, transformer.MASKED)
         before = x
         for i in range(self.num_layers):
@@ -132,8 +134,8 @@ class CLIPTextTower(nn.Module):
         """
         if (self.text.layer, self.text.final_norm) != ("last", True):
             raise ValueError(
-                "CLIPTextTower: text.layer must be 'last' and text.final_norm True, got "
-                f"{self.text.layer!r} and {self.text.final_norm}."
+                "CLIPTextTower: text.layer must be 'last' and text.final_norm True, "
+                f"got {self.text.layer!r} and {self.text.final_norm}."
             )
         hidden = self.text(ids, mask)
         key = ids if self.eos_id is None else ids == self.eos_id

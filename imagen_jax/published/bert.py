@@ -70,9 +70,15 @@ def table(
     """
     first = f"{prefix}embeddings"
     found = {
-        **hugging_face.same("token_embedder/embedding", f"{first}.word_embeddings.weight"),
-        **hugging_face.same("position_embedding", f"{first}.position_embeddings.weight"),
-        **hugging_face.same("segment_embedding", f"{first}.token_type_embeddings.weight"),
+        **hugging_face.same(
+            "token_embedder/embedding", f"{first}.word_embeddings.weight"
+        ),
+        **hugging_face.same(
+            "position_embedding", f"{first}.position_embeddings.weight"
+        ),
+        **hugging_face.same(
+            "segment_embedding", f"{first}.token_type_embeddings.weight"
+        ),
         **hugging_face.norm("embedding_norm", f"{first}.LayerNorm", norm),
     }
     for i in range(module.num_layers):

@@ -1,4 +1,4 @@
-"""CLIP from Hugging Face folders: OpenAI's and OpenCLIP's models as transformers has them.
+"""CLIP, OpenAI's and OpenCLIP's models, from Hugging Face folders.
 
 A folder holds both towers (model_type "clip") or one of them ("clip_text_model",
 "clip_vision_model": the `text_encoder` of a Stable Diffusion model, for example).
@@ -304,7 +304,10 @@ def _blocks(module: clip.CLIPText | clip.CLIPImage, prefix: str) -> tensors.Tabl
             ("mlp/wo", "mlp.fc2"),
         ):
             table |= hugging_face.dense(f"{ours}/{mine}", f"{theirs}.{name}")
-        for mine, name in (("attention_norm", "layer_norm1"), ("mlp_norm", "layer_norm2")):
+        for mine, name in (
+            ("attention_norm", "layer_norm1"),
+            ("mlp_norm", "layer_norm2"),
+        ):
             table |= hugging_face.norm(f"{ours}/{mine}", f"{theirs}.{name}")
     return table
 

@@ -1,4 +1,4 @@
-"""CLIP's tokenizer: byte pairs of lower-case text (Radford et al. 2021, section 2.4)."""
+"""CLIP's tokenizer: byte pairs of lower-case text (Radford et al. 2021, 2.4)."""
 
 import dataclasses
 import functools
@@ -107,5 +107,7 @@ def _pieces(path: pathlib.Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
         lines = [line for line in merges if line and not line.startswith("#version")]
     pairs = [line.split(" ") if isinstance(line, str) else line for line in lines]
     if bad := [pair for pair in pairs if len(pair) != 2]:
-        raise ValueError(f"Tokenizer: a merge of {path} must be two pieces, got {bad[0]}.")
+        raise ValueError(
+            f"Tokenizer: a merge of {path} must be two pieces, got {bad[0]}."
+        )
     return vocab, [(left, right) for left, right in pairs]

@@ -21,6 +21,8 @@ import transformers
 
 FOLDER = pathlib.Path(__file__).with_name("bert")
 LENGTH = 24
+TOKENS = 60  # of the recorded prompts; only few are longer
+ROWS = [0, 3, 15, 27]  # the prompts that the model gets
 # Settings of the tokenizer by the names of transformers.
 TOKENIZERS = {
     "uncased": {"do_lower_case": True},
@@ -50,7 +52,7 @@ def tokenizer_arrays() -> dict[str, np.ndarray]:
             out = tokenizer(
                 list(prompts.PROMPTS),
                 padding="max_length",
-                max_length=LENGTH,
+                max_length=TOKENS,
                 truncation=True,
                 return_tensors="np",
             )
@@ -89,9 +91,9 @@ if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     make_vocabulary()
     arrays = tokenizer_arrays()
-    rows = [0, 3, 15, 27]
-    ids, mask = arrays["uncased/ids"][rows], arrays["uncased/mask"][rows]
-    arrays |= model_arrays(ids, mask) | {"rows": np.array(rows)}
+    ids, mask = (arrays[f"uncased/{n}"][ROWS, :LENGTH] for n in ("ids", "mask"))
+    assert mask[-1].all() and mask.sum(1).min() == 2
+    arrays |= {"ids": ids, "mask": mask} | model_arrays(ids, mask)
     arrays["made_with"] = np.array(
         f"transformers {transformers.__version__}, tokenizers "
         f"{tokenizers.__version__}, torch {torch.__version__}"

@@ -4,9 +4,9 @@ Not run by the tests. In an environment of its own:
 
     pip install torch==2.14.1 transformers==5.24.0 && python tests/golden/make_clip.py
 
-The folder holds config.json (OpenAI's: quick_gelu, an eos id of 2), config_openclip.json
-(gelu, eos by its id) for the same weights, the tokenizer as vocab.json and merges.txt
-and as tokenizer.json, and expected.npz with what transformers makes of it all.
+The folder holds config.json (OpenAI's: quick_gelu, an eos id of 2) and, for the same
+weights, config_openclip.json (gelu, eos by its id), the tokenizer as vocab.json and
+merges.txt and as tokenizer.json, and expected.npz with transformers' results.
 """
 
 import json
@@ -23,7 +23,9 @@ import transformers
 
 FOLDER = pathlib.Path(__file__).with_name("clip")
 LENGTH = 24
+TOKENS = 60  # of the recorded prompts; only few are longer
 MERGES = 120
+ROWS = [0, 2, 3, 16, 24]  # the prompts that the model gets
 START, END = "<|startoftext|>", "<|endoftext|>"
 TEXT = {
     "hidden_size": 24,
@@ -89,7 +91,7 @@ def tokenizer_arrays() -> dict[str, np.ndarray]:
         out = tokenizer(
             list(prompts.PROMPTS),
             padding="max_length",
-            max_length=LENGTH,
+            max_length=TOKENS,
             truncation=True,
             return_tensors="np",
         )
@@ -97,7 +99,10 @@ def tokenizer_arrays() -> dict[str, np.ndarray]:
         arrays[f"pad_{name}/mask"] = out["attention_mask"].astype(bool)
         if name == "eos":
             arrays["decoded"] = np.array(
-                [tokenizer.decode(i, skip_special_tokens=True) for i in out["input_ids"]]
+                [
+                    tokenizer.decode(i, skip_special_tokens=True)
+                    for i in out["input_ids"]
+                ]
             )
             with tempfile.TemporaryDirectory() as folder:
                 tokenizer.save_pretrained(folder)
@@ -193,9 +198,9 @@ if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     make_tokenizer()
     arrays = tokenizer_arrays()
-    rows = [0, 3, 15, 24, 27]
-    ids, mask = arrays["pad_eos/ids"][rows], arrays["pad_eos/mask"][rows]
-    arrays |= model_arrays(ids, mask) | {"rows": np.array(rows)} | picture_arrays()
+    ids, mask = (arrays[f"pad_eos/{n}"][ROWS, :LENGTH] for n in ("ids", "mask"))
+    assert mask.sum(1).min() == 2
+    arrays |= {"ids": ids, "mask": mask} | model_arrays(ids, mask) | picture_arrays()
     arrays["made_with"] = np.array(
         f"transformers {transformers.__version__}, tokenizers "
         f"{tokenizers.__version__}, torch {torch.__version__}"
