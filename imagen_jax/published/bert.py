@@ -5,7 +5,7 @@ from typing import Any
 
 from imagen_jax.checkpoints import huggingface, tensors
 from imagen_jax.models import bert
-from imagen_jax.published import conversion, hugging_face
+from imagen_jax.published import conversion, folders
 
 # The defaults of transformers' BertConfig, which configs omit.
 DEFAULTS = {
@@ -44,7 +44,7 @@ def text_module(config: Mapping[str, Any], where: str = "BERT") -> bert.BERT:
             raise ValueError(
                 f"{where}: the config's {name} must be {wanted!r}, got {got!r}."
             )
-    values = hugging_face.values(where, config, DEFAULTS)
+    values = folders.values(where, config, DEFAULTS)
     return bert.BERT(
         vocab_size=values["vocab_size"],
         d_model=values["hidden_size"],
@@ -70,16 +70,10 @@ def table(
     """
     first = f"{prefix}embeddings"
     found = {
-        **hugging_face.same(
-            "token_embedder/embedding", f"{first}.word_embeddings.weight"
-        ),
-        **hugging_face.same(
-            "position_embedding", f"{first}.position_embeddings.weight"
-        ),
-        **hugging_face.same(
-            "segment_embedding", f"{first}.token_type_embeddings.weight"
-        ),
-        **hugging_face.norm("embedding_norm", f"{first}.LayerNorm", norm),
+        **folders.same("token_embedder/embedding", f"{first}.word_embeddings.weight"),
+        **folders.same("position_embedding", f"{first}.position_embeddings.weight"),
+        **folders.same("segment_embedding", f"{first}.token_type_embeddings.weight"),
+        **folders.norm("embedding_norm", f"{first}.LayerNorm", norm),
     }
     for i in range(module.num_layers):
         theirs, ours = f"{prefix}encoder.layer.{i}", f"layers_{i}"
@@ -91,12 +85,12 @@ def table(
             ("mlp/wi", "intermediate.dense"),
             ("mlp/wo", "output.dense"),
         ):
-            found |= hugging_face.dense(f"{ours}/{mine}", f"{theirs}.{name}")
+            found |= folders.dense(f"{ours}/{mine}", f"{theirs}.{name}")
         for mine, name in (
             ("attention_norm", "attention.output.LayerNorm"),
             ("mlp_norm", "output.LayerNorm"),
         ):
-            found |= hugging_face.norm(f"{ours}/{mine}", f"{theirs}.{name}", norm)
+            found |= folders.norm(f"{ours}/{mine}", f"{theirs}.{name}", norm)
     return found
 
 
@@ -114,9 +108,9 @@ def convert(
     """
     folder = paths[0]
     module = text_module(huggingface.read_config(folder), str(folder))
-    files = hugging_face.tokenizer_files(paths, ("vocab.txt",), ("tokenizer.json",))
+    files = folders.tokenizer_files(paths, ("vocab.txt",), ("tokenizer.json",))
     main = next(iter(files))
-    settings = hugging_face.tokenizer_settings(files[main].removesuffix(main))
+    settings = folders.tokenizer_settings(files[main].removesuffix(main))
     weights = huggingface.open_folder(folder)
     names = weights.names()
     prefix = "bert." if any(name.startswith("bert.") for name in names) else ""
@@ -131,16 +125,14 @@ def convert(
         },
         "sentencepiece": "",
         "weights": "",
-        "length": hugging_face.text_length(
-            str(folder), length, LENGTH, module.max_length
-        ),
-        "encoder": {"type": "bert", **hugging_face.fields(module)},
+        "length": folders.text_length(str(folder), length, LENGTH, module.max_length),
+        "encoder": {"type": "bert", **folders.fields(module)},
     }
     part = conversion.Part(
         name="text",
         tensors=weights,
         table=table(module, prefix, OLD_NORM if old else NORM),
-        shapes=hugging_face.text_shapes(module),
+        shapes=folders.text_shapes(module),
         unused=_beside,
     )
     return conversion.Conversion(stages=(), text=text, parts=(part,), files=files)

@@ -11,7 +11,7 @@ import numpy as np
 
 from imagen_jax.checkpoints import huggingface, tensors
 from imagen_jax.models import clip
-from imagen_jax.published import conversion, hugging_face
+from imagen_jax.published import conversion, folders
 from imagen_jax.text import clip_pieces
 
 # The defaults of transformers' CLIPTextConfig and CLIPVisionConfig, which configs omit.
@@ -106,14 +106,12 @@ def text_table(module: clip.CLIPText, prefix: str = TEXT_PREFIX) -> tensors.Tabl
     """The text encoder's parameters from their names in a checkpoint."""
     embeddings = f"{prefix}embeddings"
     return {
-        **hugging_face.same(
+        **folders.same(
             "token_embedder/embedding", f"{embeddings}.token_embedding.weight"
         ),
-        **hugging_face.same(
-            "position_embedding", f"{embeddings}.position_embedding.weight"
-        ),
+        **folders.same("position_embedding", f"{embeddings}.position_embedding.weight"),
         **_blocks(module, prefix),
-        **hugging_face.norm("final_norm", f"{prefix}final_layer_norm"),
+        **folders.norm("final_norm", f"{prefix}final_layer_norm"),
     }
 
 
@@ -124,7 +122,7 @@ def text_tower_table(
     text = text_table(module.text, prefix)
     return {
         **{f"text/{name}": source for name, source in text.items()},
-        **hugging_face.dense("projection", "text_projection", bias=False),
+        **folders.dense("projection", "text_projection", bias=False),
     }
 
 
@@ -134,15 +132,13 @@ def image_table(module: clip.CLIPImage, prefix: str = IMAGE_PREFIX) -> tensors.T
     patches = tensors.Source((f"{embeddings}.patch_embedding.weight",), _patches)
     return {
         "patches/kernel": patches,
-        **hugging_face.same("class_embedding", f"{embeddings}.class_embedding"),
-        **hugging_face.same(
-            "position_embedding", f"{embeddings}.position_embedding.weight"
-        ),
+        **folders.same("class_embedding", f"{embeddings}.class_embedding"),
+        **folders.same("position_embedding", f"{embeddings}.position_embedding.weight"),
         # Its name is misspelt in the checkpoints.
-        **hugging_face.norm("first_norm", f"{prefix}pre_layrnorm"),
+        **folders.norm("first_norm", f"{prefix}pre_layrnorm"),
         **_blocks(module, prefix),
-        **hugging_face.norm("final_norm", f"{prefix}post_layernorm"),
-        **hugging_face.dense("projection", "visual_projection", bias=False),
+        **folders.norm("final_norm", f"{prefix}post_layernorm"),
+        **folders.dense("projection", "visual_projection", bias=False),
     }
 
 
@@ -170,11 +166,11 @@ def convert(
         final_norm=final_norm,
         where=str(folder),
     )
-    files = hugging_face.tokenizer_files(
+    files = folders.tokenizer_files(
         paths, ("vocab.json", "merges.txt"), ("tokenizer.json",)
     )
     main = next(iter(files))
-    settings = hugging_face.tokenizer_settings(files[main].removesuffix(main))
+    settings = folders.tokenizer_settings(files[main].removesuffix(main))
     weights = huggingface.open_folder(folder)
     text = {
         "tokenizer": "clip",
@@ -182,16 +178,16 @@ def convert(
         "tokenizer_options": {"pad": settings.get("pad_token") or clip_pieces.END},
         "sentencepiece": "",
         "weights": "",
-        "length": hugging_face.text_length(
+        "length": folders.text_length(
             str(folder), length, module.max_length, module.max_length
         ),
-        "encoder": {"type": "clip", **hugging_face.fields(module)},
+        "encoder": {"type": "clip", **folders.fields(module)},
     }
     part = conversion.Part(
         name="text",
         tensors=weights,
         table=text_table(module, _prefix(weights, TEXT_PREFIX)),
-        shapes=hugging_face.text_shapes(module),
+        shapes=folders.text_shapes(module),
         unused=_beside_text,
     )
     return conversion.Conversion(stages=(), text=text, parts=(part,), files=files)
@@ -204,8 +200,8 @@ def load_text_tower(folder: str) -> tuple[clip.CLIPTextTower, Any]:
     return module, tensors.transfer(
         weights,
         text_tower_table(module, _prefix(weights, TEXT_PREFIX)),
-        hugging_face.text_shapes(module),
-        hugging_face.float32,
+        folders.text_shapes(module),
+        folders.float32,
         _beside_text,
     )
 
@@ -218,8 +214,8 @@ def load_image_tower(folder: str) -> tuple[clip.CLIPImage, Any]:
     return module, tensors.transfer(
         weights,
         image_table(module, _prefix(weights, IMAGE_PREFIX)),
-        hugging_face.shapes(module, np.zeros((1, side, side, 3), np.float32)),
-        hugging_face.float32,
+        folders.shapes(module, np.zeros((1, side, side, 3), np.float32)),
+        folders.float32,
         _beside_image,
     )
 
@@ -277,7 +273,7 @@ def _values(
         }
     else:
         tower = config
-    return hugging_face.values(where, tower, defaults)
+    return folders.values(where, tower, defaults)
 
 
 def _sizes(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -303,12 +299,12 @@ def _blocks(module: clip.CLIPText | clip.CLIPImage, prefix: str) -> tensors.Tabl
             ("mlp/wi", "mlp.fc1"),
             ("mlp/wo", "mlp.fc2"),
         ):
-            table |= hugging_face.dense(f"{ours}/{mine}", f"{theirs}.{name}")
+            table |= folders.dense(f"{ours}/{mine}", f"{theirs}.{name}")
         for mine, name in (
             ("attention_norm", "layer_norm1"),
             ("mlp_norm", "layer_norm2"),
         ):
-            table |= hugging_face.norm(f"{ours}/{mine}", f"{theirs}.{name}")
+            table |= folders.norm(f"{ours}/{mine}", f"{theirs}.{name}")
     return table
 
 

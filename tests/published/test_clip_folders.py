@@ -6,7 +6,7 @@ import pytest
 
 from imagen_jax import partitioning
 from imagen_jax.checkpoints import safetensors, tensors
-from imagen_jax.published import clip, hugging_face
+from imagen_jax.published import clip, folders
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "clip"
 FILES = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
@@ -105,12 +105,12 @@ def test_values_that_a_config_omits_are_those_of_transformers():
             "num_attention_heads": 12,
         }
     )
-    shapes = safetensors.flatten(hugging_face.text_shapes(large))
+    shapes = safetensors.flatten(folders.text_shapes(large))
     assert sum(leaf.size for leaf in shapes.values()) == 123_060_480
     image = clip.image_tower({"model_type": "clip"})
     assert (image.image_size, image.patch_size, image.d_model) == (224, 32, 768)
     side = np.zeros((1, 224, 224, 3), np.float32)
-    shapes = safetensors.flatten(hugging_face.shapes(image, side))
+    shapes = safetensors.flatten(folders.shapes(image, side))
     # OpenAI's ViT-B/32: 87,456,000 in the tower and 393,216 in its projection.
     assert sum(leaf.size for leaf in shapes.values()) == 87_456_000 + 393_216
 
@@ -210,5 +210,5 @@ def test_sizes_of_pictures_are_read_in_either_form(tmp_path):
 
 def test_unboxed_shapes_are_plain():
     module = clip.text_module(json.loads((FOLDER / "config.json").read_text()))
-    shapes = hugging_face.text_shapes(module)
+    shapes = folders.text_shapes(module)
     assert shapes == partitioning.unbox(shapes)
