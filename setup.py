@@ -27,7 +27,10 @@ SEQIO = [
     "tensorboard>=2.16",
     "importlib_resources>=6.0",
 ]
+# CLIP's and BERT's.
+TOKENIZERS = ["tokenizers>=0.20"]
 TEST = [
+    *TOKENIZERS,
     "pytest>=8.0",
     "pytest-xdist>=3.5",
     "beartype>=0.18",
@@ -82,6 +85,7 @@ setuptools.setup(
     extras_require={
         "train": TRAIN,
         "seqio": SEQIO,
+        "tokenizers": TOKENIZERS,
         "tpu": ["jax[tpu]>=0.10.2"],
         "plan": ["libtpu>=0.0.40"],
         "hub": ["huggingface_hub>=0.25"],

@@ -15,6 +15,7 @@ SECOND = {"partitioning", "text", "checkpoints"}
 ALLOWED = {
     "types": set(),
     "chips": set(),
+    "constructing": set(),
     "distributed": set(),
     "hub": set(),
     "conditioning": {"types"},
@@ -30,7 +31,8 @@ ALLOWED = {
     "evaluation": WINGS | SECOND | {"cascade", "data", "training"},
     "build": WINGS
     | SECOND
-    | {"cascade", "data", "published", "training", "evaluation", "hub"},
+    | {"cascade", "data", "published", "training", "evaluation", "constructing"}
+    | {"hub"},
     "converting": {"checkpoints", "published"},
     "loading": WINGS | SECOND | {"cascade", "data", "evaluation", "build"},
     "export": WINGS | SECOND | {"cascade", "data", "evaluation", "build", "loading"},
