@@ -39,6 +39,7 @@ from imagen_jax.training import loop, optimizer, step
 
 PUBLISHED = pathlib.Path(__file__).parent / "published"
 NETWORKS = {"unet": unet.UNet, "efficient_unet": efficient_unet.EfficientUNet}
+TEXT_NETWORKS = {"t5": t5.T5Encoder}
 SCHEDULES = {
     "cosine": schedules.CosineSchedule,
     "linear": schedules.LinearSchedule,
@@ -109,9 +110,12 @@ def pieces_path(name: str) -> str:
     return str(shipped) if shipped.is_file() else name
 
 
-def make_text_module(config: Config) -> t5.T5Encoder:
-    """The text encoder's network of `config.text`."""
-    return construct(t5.T5Encoder, "text.encoder", config.text.encoder)
+def make_text_module(config: Config) -> Any:
+    """The text encoder's network of `config.text`, a `TextNetwork`.
+
+    Older models and T5's configs do not say its type.
+    """
+    return typed(TEXT_NETWORKS, "text.encoder", {"type": "t5", **config.text.encoder})
 
 
 def make_text_encoder(config: Config) -> encoder.TextEncoder:
@@ -120,6 +124,7 @@ def make_text_encoder(config: Config) -> encoder.TextEncoder:
         module=make_text_module(config),
         tokenizer=make_tokenizer(config),
         length=config.text.length,
+        unmasked=config.text.get("unmasked", False),
     )
 
 
@@ -222,7 +227,7 @@ def count(tree: Any) -> dict[str, int]:
     }
 
 
-def encoder_init(module: t5.T5Encoder, length: int):
+def encoder_init(module: encoder.TextNetwork, length: int):
     """A function key -> the text encoder's boxed parameters."""
     ids = jax.numpy.zeros((1, length), int)
     return lambda key: module.init(key, ids, ids == 0)["params"]

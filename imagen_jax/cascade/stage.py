@@ -21,7 +21,6 @@ from imagen_jax.diffusion import (
     sampler,
     schedules,
 )
-from imagen_jax.models import t5
 from imagen_jax.text import encoder as text_encoder
 from imagen_jax.types import Array, Float, Key
 
@@ -73,7 +72,7 @@ class Stage:
     channels: int = 3
     text_dim: int = 0
     text_length: int = 0
-    encoder: t5.T5Encoder | None = None
+    encoder: text_encoder.TextNetwork | None = None
     weight: losses.Weight = losses.uniform
     stratified: bool = False
     text_drop: float = 0.1
