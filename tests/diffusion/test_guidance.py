@@ -65,7 +65,7 @@ def test_weight_zero_is_the_unconditional_model(inputs):
 
 def test_eps_are_mixed_and_x_follows(inputs):
     z, level, cond = inputs
-    x, eps = guidance.classifier_free(Model(), 4.0)(z, level, cond)
+    x, eps, _ = guidance.classifier_free(Model(), 4.0)(z, level, cond)
     with_text, without = Model()(z, level, cond), Model()(z, level, cond.null())
     expected = 4.0 * with_text.eps - 3.0 * without.eps
     np.testing.assert_allclose(eps, expected, rtol=1e-5, atol=1e-5)
@@ -109,7 +109,7 @@ def test_thresholded_predictions_are_in_range_and_make_z_again(inputs):
     bounded = guidance.thresholded(
         guidance.classifier_free(Model(), 8.0), thresholding.dynamic
     )
-    x, eps = bounded(z, level, cond)
+    x, eps, _ = bounded(z, level, cond)
     assert np.abs(x).max() <= 1.0
     _, alpha, sigma = noise.broadcast(level, z)
     np.testing.assert_allclose(alpha * x + sigma * eps, z, atol=1e-5)

@@ -32,7 +32,7 @@ def test_a_perfect_output_gives_back_x_and_eps(parameterization, drawn):
 def test_x_and_eps_make_z_again_for_any_output(parameterization, drawn):
     _, _, z = drawn
     output = jax.random.normal(jax.random.key(2), z.shape).astype(jnp.bfloat16)
-    x, eps = parameterization.predict(output, z, LEVEL)
+    x, eps, _ = parameterization.predict(output, z, LEVEL)
     assert x.dtype == eps.dtype == jnp.float32
     _, alpha, sigma = noise.broadcast(LEVEL, z)
     np.testing.assert_allclose(alpha * x + sigma * eps, z, atol=2e-6)
