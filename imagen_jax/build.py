@@ -31,19 +31,31 @@ from imagen_jax.data import (
     sprites,
     tasks,
 )
-from imagen_jax.diffusion import losses, prediction, schedules
+from imagen_jax.diffusion import grids, losses, noise, prediction, schedules
 from imagen_jax.evaluation import composition, detection, grid, scorer_suite
-from imagen_jax.models import detector, efficient_unet, layers, t5, unet
+from imagen_jax.models import (
+    deepfloyd_unet,
+    detector,
+    efficient_unet,
+    layers,
+    t5,
+    unet,
+)
 from imagen_jax.text import encoder, pretraining, tokenizer
 from imagen_jax.training import loop, optimizer, step
 
 PUBLISHED = pathlib.Path(__file__).parent / "published"
-NETWORKS = {"unet": unet.UNet, "efficient_unet": efficient_unet.EfficientUNet}
+NETWORKS = {
+    "unet": unet.UNet,
+    "efficient_unet": efficient_unet.EfficientUNet,
+    "deepfloyd": deepfloyd_unet.DeepFloydUNet,
+}
 TEXT_NETWORKS = {"t5": t5.T5Encoder}
 SCHEDULES = {
     "cosine": schedules.CosineSchedule,
     "linear": schedules.LinearSchedule,
     "shifted_cosine": schedules.ShiftedCosineSchedule,
+    "discrete": schedules.DiscreteSchedule,
 }
 
 # An ml_collections.ConfigDict; to a type checker its every key is a union of all plain
@@ -145,10 +157,13 @@ def make_weight(name: str) -> losses.Weight:
 def make_stage(config: Config) -> stage.Stage:
     """The stage that a config of kind "stage" describes."""
     diffusion = config.diffusion
+    schedule = typed(SCHEDULES, "diffusion.schedule", diffusion.schedule)
+    discrete = isinstance(schedule, schedules.DiscreteSchedule)
     return stage.Stage(
         name=config.name,
         network=typed(NETWORKS, "network", config.network),
-        schedule=typed(SCHEDULES, "diffusion.schedule", diffusion.schedule),
+        schedule=schedule,
+        noise_input=schedule.time if discrete else noise.cosine_time,
         parameterization=prediction.by_name(diffusion.parameterization),
         resolution=config.stage.resolution,
         low_resolution=config.stage.low_resolution or None,
@@ -162,6 +177,8 @@ def make_stage(config: Config) -> stage.Stage:
         # Older models lack these.
         aug_max=diffusion.get("aug_max", 1.0),
         blur_max=diffusion.get("blur_max", 0.0),
+        enlargement=diffusion.get("enlargement", "noised_bicubic"),
+        null_text=diffusion.get("null_text", "zeros"),
     )
 
 
@@ -169,6 +186,7 @@ def make_recipe(config: Config) -> recipe.SamplingRecipe:
     """The sampling recipe of `config.sampling`."""
     values = dict(config.sampling)
     values["solver"] = recipe.make_solver(**values["solver"])
+    values["grid"] = grids.by_name(values.get("grid", "uniform"))
     return construct(recipe.SamplingRecipe, "sampling", values)
 
 

@@ -43,7 +43,8 @@ def enlarge_aligned(x: Float[Array, "B H W C"], size: tuple[int, int]) -> Array:
         return np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(small)[None]))
 
     rows, columns = (
-        weights(a, b).astype(np.float32) for a, b in zip(x.shape[1:3], size, strict=True)
+        weights(a, b).astype(np.float32)
+        for a, b in zip(x.shape[1:3], size, strict=True)
     )
     high = jax.lax.Precision.HIGHEST
     x = jnp.einsum("ih,bhwc->biwc", rows, x, precision=high)

@@ -184,9 +184,7 @@ class DiscreteSchedule:
                 f"DiscreteSchedule: betas must be one of {BETAS}, got {self.betas!r}."
             )
         if self.steps < 1:
-            raise ValueError(
-                f"DiscreteSchedule: steps must be >= 1, got {self.steps}."
-            )
+            raise ValueError(f"DiscreteSchedule: steps must be >= 1, got {self.steps}.")
         if not 0.0 < self.beta_first <= self.beta_last < 1.0:
             raise ValueError(
                 "DiscreteSchedule: 0 < beta_first <= beta_last < 1 is required, got "
