@@ -64,6 +64,9 @@ class UniformTime:
         return jnp.arange(steps, -1, -1, dtype=jnp.float32) / steps
 
 
+UNIFORM = UniformTime()
+
+
 @dataclasses.dataclass(frozen=True)
 class Leading:
     """Every (T // N)-th step of a table of T from its first: diffusers' "leading"."""
@@ -143,7 +146,7 @@ def by_name(name: str) -> Grid:
     """
     if name in PRESETS:
         return Preset(name)
-    grids = {"uniform": UniformTime(), "leading": Leading()}
+    grids = {"uniform": UNIFORM, "leading": Leading()}
     if name not in grids:
         raise ValueError(
             f"sampling.grid: must be one of {sorted({*grids, *PRESETS})}, got {name!r}."

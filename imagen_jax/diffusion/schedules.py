@@ -199,7 +199,7 @@ class DiscreteSchedule:
         return noise.NoiseLevel(*(jnp.asarray(column)[place] for column in table(self)))
 
     def time(self, level: noise.NoiseLevel) -> Float[Array, " B"]:
-        """i / steps of the step whose log-SNR is nearest: what its networks are told."""
+        """i / steps of the step whose log-SNR is nearest: what networks are told."""
         logsnr = table(self)[0]
         between = jnp.asarray(0.5 * (logsnr[:-1] + logsnr[1:]))
         # The log-SNR falls, and what is searched must rise.

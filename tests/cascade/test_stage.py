@@ -134,9 +134,9 @@ def test_deepfloyds_pictures_are_enlarged_before_they_are_noised(stages):
 
 
 def test_wrong_kinds_of_null_and_enlargement_are_refused(stages):
-    with pytest.raises(ValueError, match="null_text must be one of .*'ones'"):
+    with pytest.raises(ValueError, match=r"null_text must be one of .*'ones'"):
         dataclasses.replace(stages[0], null_text="ones")
-    with pytest.raises(ValueError, match="enlargement must be one of .*'nearest'"):
+    with pytest.raises(ValueError, match=r"enlargement must be one of .*'nearest'"):
         dataclasses.replace(stages[1], enlargement="nearest")
     led = dataclasses.replace(stages[0], null_text="empty_prompt")
     with pytest.raises(ValueError, match="needs the embedding of the empty prompt"):

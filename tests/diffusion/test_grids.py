@@ -47,5 +47,5 @@ def test_grids_that_cannot_be_are_refused():
         grids.by_name("leading")(DISCRETE, 1001)
     with pytest.raises(ValueError, match="smart27 has 27 steps, got 30"):
         grids.by_name("smart27")(DISCRETE, 30)
-    with pytest.raises(ValueError, match="must be one of .*'uniform'.*got 'karras'"):
+    with pytest.raises(ValueError, match=r"must be one of .*'uniform'.*got 'karras'"):
         grids.by_name("karras")

@@ -91,5 +91,5 @@ def test_an_output_of_twice_the_channels_brings_a_variance():
     np.testing.assert_array_equal(gamma, jnp.full(z.shape, 0.25))
     alone, none = prediction.split(mean, z)
     assert none is None and alone is mean
-    with pytest.raises(ValueError, match="must have 3 channels, or 6 .* got 4"):
+    with pytest.raises(ValueError, match=r"must have 3 channels, or 6 .* got 4"):
         prediction.split(jnp.zeros((2, 4, 4, 4)), z)

@@ -111,7 +111,7 @@ def test_discrete_time_is_a_step_up_to_the_next():
 
 
 def test_discrete_tables_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="betas must be one of .*'sigmoid'"):
+    with pytest.raises(ValueError, match=r"betas must be one of .*'sigmoid'"):
         schedules.DiscreteSchedule(betas="sigmoid")
     with pytest.raises(ValueError, match="steps must be >= 1"):
         schedules.DiscreteSchedule(steps=0)
