@@ -1,18 +1,21 @@
-"""Models on the Hugging Face hub: hf://ORG/NAME[@REVISION][/FOLDER] as local folders.
+"""Where a model lies: shipped, in a folder, or on the Hugging Face hub.
 
-huggingface_hub does the work: the token of the environment or of `hf auth login`, the
-cache, and going on after a connection was cut. A revision, "main" by default, is
-pinned to its commit before anything is fetched. No pickle is ever fetched.
+A folder of the hub is hf://ORG/NAME[@REVISION][/FOLDER]. huggingface_hub fetches it:
+with the token of the environment or of `hf auth login`, into its cache, going on after
+a cut connection. A revision, "main" by default, is told as the commit that it was. No
+pickle is ever fetched.
 """
 
 import errno
 import importlib.util
 import os
+import pathlib
 import posixpath
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+PUBLISHED = pathlib.Path(__file__).parent / "published"  # the shipped models
 SCHEME = "hf://"
 ADDRESS = re.compile(
     r"hf://(?P<name>[\w.-]+/[\w.-]+)"
@@ -82,6 +85,26 @@ def local(path: str, *, variant: str = "", needs: str = "") -> Local:
     if not address.folder:
         return Local(snapshot, pinned)
     return Local(os.path.join(snapshot, address.folder), f"{pinned}/{address.folder}")
+
+
+def model_folder(model: str) -> pathlib.Path:
+    """The model directory of a shipped model's name, of hf://ORG/NAME, or itself.
+
+    Raises:
+      ValueError: if there is none, or as `local` does.
+    """
+    if model.startswith(SCHEME):
+        return pathlib.Path(local(model, needs="model.json").folder)
+    shipped = PUBLISHED / model
+    if model and (shipped / "model.json").is_file():
+        return shipped
+    if not pathlib.Path(model).is_dir():
+        names = sorted(path.parent.name for path in PUBLISHED.glob("*/model.json"))
+        raise ValueError(
+            f"model: {model!r} is neither a shipped model ({', '.join(names)}), a "
+            "directory, nor hf://ORG/NAME."
+        )
+    return pathlib.Path(model)
 
 
 def parse(path: str) -> Address:

@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from imagen_jax import build
+from imagen_jax import build, hub
 from imagen_jax.cascade import cascade, stage, text_to_image
 from imagen_jax.checkpoints import model_directory
 from imagen_jax.data import emoji, sprites
@@ -24,7 +24,7 @@ def load(model: str) -> text_to_image.TextToImage:
     Raises:
       ValueError: if the directory is damaged, or holds a text encoder alone.
     """
-    folder = build.model_folder(model)
+    folder = hub.model_folder(model)
     configs, words = stage_configs(folder), model_directory.read(folder).words
     if not configs:
         raise ValueError(
@@ -65,7 +65,7 @@ def stage_params(folder: pathlib.Path, module: stage.Stage) -> Any:
 def model_hash(model: str) -> str:
     """A hash of all files of a model directory or shipped model."""
     digest = hashlib.sha256()
-    for path in sorted(build.model_folder(model).iterdir()):
+    for path in sorted(hub.model_folder(model).iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -76,7 +76,7 @@ def load_scorer(folder: str = "") -> tuple[composition.Scorer, dict[str, Any]]:
     Raises:
       ValueError: if there is none, or it knows other objects than this version.
     """
-    where = pathlib.Path(folder or build.PUBLISHED / "emoji_scorer")
+    where = pathlib.Path(folder or hub.PUBLISHED / "emoji_scorer")
     path = where / "scorer.json"
     if not path.is_file():
         raise ValueError(

@@ -34,14 +34,16 @@ ALLOWED = {
     | {"cascade", "data", "published", "training", "evaluation", "constructing"}
     | {"hub"},
     "converting": {"checkpoints", "published"},
-    "loading": WINGS | SECOND | {"cascade", "data", "evaluation", "build"},
-    "export": WINGS | SECOND | {"cascade", "data", "evaluation", "build", "loading"},
+    "loading": WINGS | SECOND | {"cascade", "data", "evaluation", "build", "hub"},
+    "export": WINGS
+    | SECOND
+    | {"cascade", "data", "evaluation", "build", "hub", "loading"},
     "embed": WINGS | SECOND | {"data", "build", "chips"},
     "planning": WINGS | SECOND | {"training", "build", "chips"},
     "benchmark": WINGS | SECOND | {"chips", "training", "build", "planning"},
     "acceptance": WINGS
     | SECOND
-    | {"cascade", "evaluation", "build", "loading", "benchmark", "commands"},
+    | {"cascade", "evaluation", "build", "hub", "loading", "benchmark", "commands"},
     "commands": WINGS
     | SECOND
     | {"cascade", "data", "published", "training", "evaluation", "build"}

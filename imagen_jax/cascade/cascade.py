@@ -91,6 +91,8 @@ class Cascade:
             # The next stage sees what a file of this picture would hold.
             low_res = images.to_float(images.to_uint8(state.x))
             drawn.append(low_res)
+            # Else this stage's parameters would stay while the next one's come.
+            del tree
         return drawn
 
     def _stage_from(self, size: int) -> int:

@@ -42,9 +42,9 @@ def enlarge_aligned(x: Float[Array, "B H W C"], size: tuple[int, int]) -> Array:
         places = np.arange(large) * ((small - 1) / max(large - 1, 1))
         return np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(small)[None]))
 
-    rows, columns = (
-        weights(a, b).astype(np.float32) for a, b in zip(x.shape[1:3], size, strict=True)
-    )
+    height, width = x.shape[1:3]
+    rows = weights(height, size[0]).astype(np.float32)
+    columns = weights(width, size[1]).astype(np.float32)
     high = jax.lax.Precision.HIGHEST
     x = jnp.einsum("ih,bhwc->biwc", rows, x, precision=high)
     return jnp.einsum("jw,biwc->bijc", columns, x, precision=high)

@@ -54,7 +54,7 @@ class SamplingRecipe:
     percentile: float | Array = 0.995
     threshold_cap: float | Array | None = None
     aug_level: float | Array = 0.0
-    grid: grids.Grid = grids.UniformTime()
+    grid: grids.Grid = grids.UNIFORM
 
     def check(self) -> None:
         """Raise a ValueError for settings that cannot be drawn with.

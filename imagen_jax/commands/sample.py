@@ -50,12 +50,20 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="noise on the low-resolution input of super-resolution, in [0, 1]",
     )
     parser.add_argument("--solver", choices=("ddim", "ancestral"), help="the sampler")
+    parser.add_argument(
+        "--grid",
+        type=numbers(str),
+        help='at which times the network is called: "uniform", or of a discrete '
+        'schedule "leading" or one of DeepFloyd IF\'s fast27, smart27, smart50, '
+        "smart100, smart185, super27, super40, super100, which bring their number of "
+        "steps; one value or one for each",
+    )
 
 
 def settings_of(args: argparse.Namespace) -> dict:
     """The sampling settings that were given, as `TextToImage.sample` takes them."""
     names = ("guidance", "steps", "threshold", "percentile", "aug_level", "solver")
-    return {name: getattr(args, name) for name in names}
+    return {name: getattr(args, name) for name in (*names, "grid")}
 
 
 def bar_of(bar):
@@ -131,7 +139,9 @@ def write(samples, recipes, args: argparse.Namespace, out: pathlib.Path) -> str:
                 "threshold": recipe.threshold,
                 "guidance": recipe.w,
                 "percentile": recipe.percentile,
+                "threshold_cap": recipe.threshold_cap,
                 "aug_level": recipe.aug_level,
+                "grid": recipe.grid.name,
             }
         )
     common = {

@@ -1,7 +1,7 @@
 """Time grids: at which times a sampler calls the network."""
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +34,11 @@ class Grid(Protocol):
     """The times of N steps; an implementation is hashable."""
 
     @property
+    def name(self) -> str:
+        """What `by_name` knows it by."""
+        ...
+
+    @property
     def length(self) -> int | None:
         """The only number of steps that it has, or None."""
         ...
@@ -49,7 +54,8 @@ class Grid(Protocol):
 class UniformTime:
     """t = 1, 1 - 1/N, ..., 1/N, 0 (Saharia et al. 2022, appendix A)."""
 
-    length = None
+    name: ClassVar[str] = "uniform"
+    length: ClassVar[None] = None
 
     def __call__(
         self, schedule: schedules.NoiseSchedule, steps: int
@@ -58,11 +64,15 @@ class UniformTime:
         return jnp.arange(steps, -1, -1, dtype=jnp.float32) / steps
 
 
+UNIFORM = UniformTime()
+
+
 @dataclasses.dataclass(frozen=True)
 class Leading:
     """Every (T // N)-th step of a table of T from its first: diffusers' "leading"."""
 
-    length = None
+    name: ClassVar[str] = "leading"
+    length: ClassVar[None] = None
 
     def __call__(
         self, schedule: schedules.NoiseSchedule, steps: int
@@ -136,7 +146,7 @@ def by_name(name: str) -> Grid:
     """
     if name in PRESETS:
         return Preset(name)
-    grids = {"uniform": UniformTime(), "leading": Leading()}
+    grids = {"uniform": UNIFORM, "leading": Leading()}
     if name not in grids:
         raise ValueError(
             f"sampling.grid: must be one of {sorted({*grids, *PRESETS})}, got {name!r}."

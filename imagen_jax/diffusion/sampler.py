@@ -43,7 +43,7 @@ class Sampler:
     solver: solvers.Solver
     # Paper silent: the number of steps at each stage.
     steps: int = 256
-    grid: grids.Grid = grids.UniformTime()
+    grid: grids.Grid = grids.UNIFORM
 
     def __post_init__(self):
         if isinstance(self.steps, int) and self.steps < 1:

@@ -184,9 +184,7 @@ class DiscreteSchedule:
                 f"DiscreteSchedule: betas must be one of {BETAS}, got {self.betas!r}."
             )
         if self.steps < 1:
-            raise ValueError(
-                f"DiscreteSchedule: steps must be >= 1, got {self.steps}."
-            )
+            raise ValueError(f"DiscreteSchedule: steps must be >= 1, got {self.steps}.")
         if not 0.0 < self.beta_first <= self.beta_last < 1.0:
             raise ValueError(
                 "DiscreteSchedule: 0 < beta_first <= beta_last < 1 is required, got "
@@ -201,7 +199,7 @@ class DiscreteSchedule:
         return noise.NoiseLevel(*(jnp.asarray(column)[place] for column in table(self)))
 
     def time(self, level: noise.NoiseLevel) -> Float[Array, " B"]:
-        """i / steps of the step whose log-SNR is nearest: what its networks are told."""
+        """i / steps of the step whose log-SNR is nearest: what networks are told."""
         logsnr = table(self)[0]
         between = jnp.asarray(0.5 * (logsnr[:-1] + logsnr[1:]))
         # The log-SNR falls, and what is searched must rise.

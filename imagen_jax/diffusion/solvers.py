@@ -90,8 +90,8 @@ class Ancestral:
     """The discrete-time ancestral sampler (Saharia et al. 2022, eqs. 5 and 6).
 
     z_s ~ N(mean(z_t, x), var_min^(1 - gamma) var_max^gamma), the moments as in
-    `process.posterior`. A gamma that the network predicts, one a pixel, comes before the
-    solver's own (Nichol & Dhariwal 2021, eq. 15).
+    `process.posterior`. A gamma that the network predicts, one a pixel, comes before
+    the solver's own (Nichol & Dhariwal 2021, eq. 15).
 
     Attributes:
       gamma: in [0, 1], may be traced; the larger, the more noise is renewed.

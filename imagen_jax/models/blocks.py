@@ -161,8 +161,8 @@ class ResNetBlock(nn.Module):
     """Norm, activation, conv, norm, activation, conv beside a shortcut.
 
     Dhariwal & Nichol 2021 for the base ("biggan" up and down sampling between the
-    first activation and the first convolution), figure A.27 of Saharia et al. 2022 for the
-    Efficient U-Net. The second convolution starts at zero. Dropout acts where the
+    first activation and the first convolution), figure A.27 of Saharia et al. 2022 for
+    the Efficient U-Net. The second convolution starts at zero. Dropout acts where the
     caller gives a "dropout" random stream.
 
     Attributes:

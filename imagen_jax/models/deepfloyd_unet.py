@@ -229,7 +229,7 @@ class DeepFloydUNet(nn.Module):
             )
         for level in range(levels):
             width = self.channels[level]
-            heads = {self._head_dim(level), self._head_dim(level, up=True)}
+            heads = {self.head_dim_at(level), self.head_dim_at(level, up=True)}
             attends = level in self.attention_levels or level == levels - 1
             for part in {self.num_groups, *(heads if attends else ())}:
                 if width % part:
@@ -247,7 +247,8 @@ class DeepFloydUNet(nn.Module):
         many = self.num_res_blocks
         return many if isinstance(many, int) else many[level]
 
-    def _head_dim(self, level: int, up: bool = False) -> int:
+    def head_dim_at(self, level: int, *, up: bool = False) -> int:
+        """Channels of a head of the attention of a level."""
         many = self.head_dim_up if up and self.head_dim_up else self.head_dim
         return many if isinstance(many, int) else many[level]
 
@@ -258,7 +259,7 @@ class DeepFloydUNet(nn.Module):
             **{
                 "attend": level in self.attention_levels,
                 "text_only": level in self.text_only_levels,
-                "head_dim": self._head_dim(level),
+                "head_dim": self.head_dim_at(level),
                 "residual_factor": self.residual_factor,
                 **fields,
             },
@@ -324,7 +325,7 @@ class DeepFloydUNet(nn.Module):
         for i in reversed(range(last + 1)):
             many = self._res_blocks(i) + 1
             here, skips = tuple(skips[-many:]), skips[:-many]
-            head_dim, end = self._head_dim(i, up=True), "up" if i else "none"
+            head_dim, end = self.head_dim_at(i, up=True), "up" if i else "none"
             level = self._level(f"up_{i}", i, many, resample=end, head_dim=head_dim)
             x, _ = level(x, *told, None, None, here)
         return blocks.Head(

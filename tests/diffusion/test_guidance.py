@@ -120,3 +120,22 @@ def test_no_threshold_changes_nothing(inputs):
     same = guidance.thresholded(Model(), thresholding.none)(*inputs)
     np.testing.assert_array_equal(same.x, plain.x)
     np.testing.assert_allclose(same.eps, plain.eps, rtol=1e-4, atol=1e-5)
+
+
+def test_a_learned_variance_is_the_conditional_models_and_survives_the_threshold(
+    inputs,
+):
+    z, level, cond = inputs
+    model = Model()
+
+    def learned(z, level, cond):
+        found = model(z, level, cond)
+        return found._replace(gamma=jnp.tanh(found.eps))
+
+    expected = learned(z, level, cond).gamma
+    guided = guidance.classifier_free(learned, 4.0)
+    bounded = guidance.thresholded(guided, thresholding.static)
+    for denoiser in (guided, bounded):
+        np.testing.assert_allclose(denoiser(z, level, cond).gamma, expected, atol=1e-6)
+    # Else the test says nothing.
+    assert np.abs(learned(z, level, cond.null()).gamma - expected).max() > 0.1
