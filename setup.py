@@ -27,12 +27,16 @@ SEQIO = [
     "tensorboard>=2.16",
     "importlib_resources>=6.0",
 ]
+# CLIP's and BERT's.
+TOKENIZERS = ["tokenizers>=0.20"]
 TEST = [
+    *TOKENIZERS,
     "pytest>=8.0",
     "pytest-xdist>=3.5",
     "beartype>=0.18",
     "ruff>=0.6",
     "pyright>=1.1.380",
+    "huggingface_hub>=0.25",
     # Compiles for TPUs on a CPU.
     "libtpu>=0.0.40",
 ]
@@ -84,8 +88,10 @@ setuptools.setup(
     extras_require={
         "train": TRAIN,
         "seqio": SEQIO,
+        "tokenizers": TOKENIZERS,
         "tpu": ["jax[tpu]>=0.10.2"],
         "plan": ["libtpu>=0.0.40"],
+        "hub": ["huggingface_hub>=0.25"],
         "cuda": ["jax[cuda13]>=0.10.2"],
         "test": TEST,
     },

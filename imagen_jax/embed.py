@@ -181,7 +181,7 @@ def begin(
     wanted = {
         "encoder": identity,
         "length": config.text.length,
-        "d_model": config.text.encoder.d_model,
+        "d_model": build.make_text_module(config).d_model,
         "dtype": dtype,
     }
     if records.exists(path):
@@ -229,13 +229,14 @@ def plan(
       A row for each number: bytes by kind and hours by chip.
     """
     counts = build.param_counts(config)["text encoder (frozen)"]
-    table = config.text.encoder.vocab_size * config.text.encoder.d_model
+    module = build.make_text_module(config)
+    table = module.vocab_size * module.d_model
     matrices = sum(counts.values()) - table  # looking up costs nothing
     rows = []
     for number in numbers:
         words = number * tokens
         row: dict[str, float] = {"captions": number}
-        size = config.text.encoder.d_model
+        size = module.d_model
         for kind, width in (("float32", 4), ("bfloat16", 2), ("int8", 1 + 4 / size)):
             row[f"{kind} bytes"] = words * size * width
         for chip in CHIPS:

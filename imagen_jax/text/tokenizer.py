@@ -32,10 +32,12 @@ class Tokenizer(Protocol):
     def encode(
         self, prompts: Sequence[str], length: int, *, truncate: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of prompts, each ended by eos and padded with 0.
+        """Ids of prompts, each ended by eos and padded.
+
+        CLIP's and BERT's have a first token too, and a padding id of their own.
 
         Args:
-          prompts: B strings; an empty one becomes eos alone.
+          prompts: B strings; an empty one becomes its first token, if any, and eos.
           length: L, tokens a prompt may have, eos included.
           truncate: cut longer prompts instead of raising.
 
@@ -72,7 +74,7 @@ class ByteTokenizer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `Tokenizer.encode`."""
         texts = []
-        for prompt in _checked(prompts, length):
+        for prompt in checked(prompts, length):
             try:
                 texts.append(prompt.encode())
             except UnicodeEncodeError as error:
@@ -80,7 +82,7 @@ class ByteTokenizer:
                     f"Tokenizer: the prompt {prompt!r} is not valid Unicode."
                 ) from error
         sizes = np.array([len(text) for text in texts], np.int64)
-        _check_lengths(prompts, sizes, length, truncate)
+        check_lengths(prompts, sizes, length - 1, truncate)
         if truncate:
             texts = [text[: length - 1] for text in texts]
             sizes = np.minimum(sizes, length - 1)
@@ -97,7 +99,7 @@ class ByteTokenizer:
         """See `Tokenizer.decode`; ids that are no bytes are left out."""
         texts = []
         for row in np.asarray(ids):
-            row = row[: _end(row, EOS)]
+            row = row[: end(row, EOS)]
             row = row[(row >= 3) & (row < 259)] - 3
             texts.append(bytes(row.astype(np.uint8)).decode(errors="replace"))
         return texts
@@ -174,9 +176,9 @@ class SentencePieceTokenizer:
         self, prompts: Sequence[str], length: int, *, truncate: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `Tokenizer.encode`."""
-        pieces = self._pieces(_checked(prompts, length))
+        pieces = self._pieces(checked(prompts, length))
         sizes = np.array([len(row) for row in pieces], np.int64)
-        _check_lengths(prompts, sizes, length, truncate)
+        check_lengths(prompts, sizes, length - 1, truncate)
         sizes = np.minimum(sizes, length - 1)
         ids = np.full((len(pieces), length), PAD, np.int32)
         for row, (some, size) in enumerate(zip(pieces, sizes, strict=True)):
@@ -187,19 +189,25 @@ class SentencePieceTokenizer:
     def decode(self, ids: np.ndarray) -> list[str]:
         """See `Tokenizer.decode`; ids past the file's pieces are left out."""
         pieces = self._processor.vocab_size()
-        rows = [row[: _end(row, self._processor.eos_id())] for row in np.asarray(ids)]
+        rows = [row[: end(row, self._processor.eos_id())] for row in np.asarray(ids)]
         return [
             self._processor.decode([int(i) for i in row if 0 < i < pieces])
             for row in rows
         ]
 
 
-def _end(row: np.ndarray, eos: int) -> int:
+def end(row: np.ndarray, eos: int) -> int:
+    """Where a row's first eos is, or its length."""
     at = np.flatnonzero(row == eos)
     return int(at[0]) if at.size else len(row)
 
 
-def _checked(prompts: Sequence[str], length: int) -> Sequence[str]:
+def checked(prompts: Sequence[str], length: int) -> Sequence[str]:
+    """The prompts themselves.
+
+    Raises:
+      ValueError: unless they are strings, and the length is positive.
+    """
     if isinstance(prompts, str):
         raise ValueError(
             f"Tokenizer: prompts must be a list of strings, got the string {prompts!r}."
@@ -212,14 +220,15 @@ def _checked(prompts: Sequence[str], length: int) -> Sequence[str]:
     return prompts
 
 
-def _check_lengths(
-    prompts: Sequence[str], sizes: np.ndarray, length: int, truncate: bool
+def check_lengths(
+    prompts: Sequence[str], sizes: np.ndarray, most: int, truncate: bool
 ) -> None:
-    if truncate or not (sizes >= length).any():
+    """Raise a ValueError for a prompt of more than `most` tokens, unless it is cut."""
+    if truncate or not (sizes > most).any():
         return
     worst = int(np.argmax(sizes))
     raise ValueError(
-        f"Tokenizer: a prompt may have {length - 1} tokens, got {sizes[worst]} for "
+        f"Tokenizer: a prompt may have {most} tokens, got {sizes[worst]} for "
         f"{_short(prompts[worst])!r}. Shorten it."
     )
 
