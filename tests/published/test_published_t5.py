@@ -11,8 +11,8 @@ import pytest
 import safetensors.numpy
 
 from imagen_jax import build, partitioning
-from imagen_jax.checkpoints import safetensors as our_safetensors
 from imagen_jax.checkpoints import model_directory, tensors
+from imagen_jax.checkpoints import safetensors as our_safetensors
 from imagen_jax.models import t5
 from imagen_jax.published import t5 as published
 from imagen_jax.text import tokenizer
