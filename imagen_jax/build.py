@@ -34,7 +34,7 @@ from imagen_jax.data import (
 from imagen_jax.diffusion import losses, prediction, schedules
 from imagen_jax.evaluation import composition, detection, grid, scorer_suite
 from imagen_jax.models import detector, efficient_unet, layers, t5, unet
-from imagen_jax.text import encoder, pretraining, tokenizer
+from imagen_jax.text import cleaning, encoder, pretraining, tokenizer
 from imagen_jax.training import loop, optimizer, step
 
 PUBLISHED = pathlib.Path(__file__).parent / "published"
@@ -86,7 +86,18 @@ def typed(cls_by_name: Mapping[str, type], where: str, values: Config) -> Any:
 
 
 def make_tokenizer(config: Config) -> tokenizer.Tokenizer:
-    """The tokenizer of `config.text`."""
+    """The tokenizer of `config.text`, cleaning prompts first where it says so."""
+    # Older models do not say.
+    plain, clean = make_plain_tokenizer(config), config.text.get("cleaning", "")
+    if clean not in ("", "deepfloyd"):
+        raise ValueError(
+            f"config.text.cleaning: must be '' or 'deepfloyd', got {clean!r}."
+        )
+    return cleaning.Cleaned(plain) if clean else plain
+
+
+def make_plain_tokenizer(config: Config) -> tokenizer.Tokenizer:
+    """The tokenizer of prompts as they are."""
     if config.text.tokenizer == "bytes":
         return tokenizer.ByteTokenizer()
     if config.text.tokenizer == "sentencepiece":
@@ -97,7 +108,8 @@ def make_tokenizer(config: Config) -> tokenizer.Tokenizer:
                 "spiece.model in its Hugging Face folder."
             )
         path = pieces_path(config.text.sentencepiece)
-        return tokenizer.SentencePieceTokenizer(path)
+        extra = config.text.get("extra_ids", 0)
+        return tokenizer.SentencePieceTokenizer(path, extra)
     raise ValueError(
         "config.text.tokenizer: must be 'bytes' or 'sentencepiece', got "
         f"{config.text.tokenizer!r}."
@@ -288,6 +300,9 @@ def text_identity(config: Config, params: Any) -> str:
     if text.tokenizer == "sentencepiece":
         digest.update(pathlib.Path(pieces_path(text.sentencepiece)).read_bytes())
     shape = {**text.encoder.to_dict(), "tokenizer": text.tokenizer}
+    # What older models lack is told only where it is used: their caches stay valid.
+    told = {name: text.get(name) for name in ("cleaning", "unmasked", "extra_ids")}
+    shape |= {name: value for name, value in told.items() if value}
     digest.update(json.dumps(shape, sort_keys=True).encode())
     for name, leaf in sorted(safetensors.flatten(params).items()):
         digest.update(name.encode() + np.asarray(leaf).tobytes())
