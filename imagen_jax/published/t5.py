@@ -240,11 +240,11 @@ def placed(model: Model, mesh: Mesh, dtype: DTypeLike) -> tuple[t5.T5Encoder, An
 
     def place(name: str, array: np.ndarray) -> jax.Array:
         array = as_stored(name, array, dtype)
-        placed = jax.make_array_from_callback(
+        there = jax.make_array_from_callback(
             array.shape, shardings[name], lambda index: array[index]
         )
         # Else transfers queue up, each with its array on the host.
-        return jax.block_until_ready(placed)
+        return jax.block_until_ready(there)
 
     params = tensors.transfer(
         model.tensors, model.table, partitioning.unbox(shapes), place, model.unused

@@ -13,6 +13,7 @@ which BeautifulSoup's default builds; the two disagree on some broken entities.
 
 import dataclasses
 import html
+import html.entities
 import html.parser
 import re
 import unicodedata
@@ -143,9 +144,7 @@ class _Text(html.parser.HTMLParser):
 
     def handle_entityref(self, name: str) -> None:
         """An unknown name loses its semicolon, as BeautifulSoup has it."""
-        entity = f"&{name};"
-        character = html.unescape(entity)
-        self.handle_data(f"&{name}" if character == entity else character)
+        self.handle_data(html.entities.html5.get(f"{name};", f"&{name}"))
 
 
 def _without_markup(text: str) -> str:

@@ -2,6 +2,7 @@ import io
 import json
 import lzma
 import pathlib
+import re
 import time
 
 import numpy as np
@@ -165,16 +166,21 @@ def t5_pieces(tmp_path_factory):
     return tokenizer.SentencePieceTokenizer(str(path), extra_ids=100)
 
 
-def assert_ids_are(tok, expected, prompts=TOKENS["prompts"]):
+MARK = re.compile(r"</s>|<pad>|<unk>|<extra_id_\d+>")
+
+
+def assert_ids_are(tok, expected, kept=lambda prompt: True):
     # tests/golden/make_t5_tokens.py says how the file was made.
-    length = max(len(row) for row in expected["whole"])
-    ids, mask = tok.encode(prompts, length)
-    for prompt, row, some, wanted in zip(
-        prompts, ids, mask, expected["whole"], strict=True
-    ):
+    rows = [i for i, prompt in enumerate(TOKENS["prompts"]) if kept(prompt)]
+    prompts = [TOKENS["prompts"][i] for i in rows]
+    whole, cut, mask = (
+        [expected[k][i] for i in rows] for k in ("whole", "cut", "mask")
+    )
+    got, there = tok.encode(prompts, max(len(row) for row in whole))
+    for prompt, row, some, wanted in zip(prompts, got, there, whole, strict=True):
         assert row[some].tolist() == wanted, prompt
-    ids, mask = tok.encode(prompts, TOKENS["length"], truncate=True)
-    assert ids.tolist() == expected["cut"] and mask.tolist() == expected["mask"]
+    got, there = tok.encode(prompts, TOKENS["length"], truncate=True)
+    assert got.tolist() == cut and there.tolist() == mask
 
 
 def test_ids_are_those_of_transformers_t5(t5_pieces):
@@ -198,4 +204,5 @@ def test_extra_ids_are_the_last_and_are_no_text(t5_pieces):
 
 
 def test_ids_are_those_of_transformers_byt5():
-    assert_ids_are(BYTES, TOKENS["byt5"])
+    # It reads marks as ids; here, as in seqio's ByteVocabulary, they are bytes too.
+    assert_ids_are(BYTES, TOKENS["byt5"], lambda prompt: not MARK.search(prompt))
