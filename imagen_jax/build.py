@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from imagen_jax import constructing, hub, partitioning
+from imagen_jax import constructing, hub, partitioning, tokenizers
 from imagen_jax.cascade import recipe, stage
 from imagen_jax.checkpoints import model_directory, safetensors, store
 from imagen_jax.data import (
@@ -41,7 +41,7 @@ from imagen_jax.models import (
     t5,
     unet,
 )
-from imagen_jax.text import clip_pieces, encoder, pretraining, tokenizer, wordpieces
+from imagen_jax.text import encoder, pretraining, tokenizer
 from imagen_jax.training import loop, optimizer, step
 
 NETWORKS = {
@@ -50,11 +50,6 @@ NETWORKS = {
     "deepfloyd": deepfloyd_unet.DeepFloydUNet,
 }
 TEXT_NETWORKS = {"t5": t5.T5Encoder, "clip": clip.CLIPText, "bert": bert.BERT}
-# Those that `config.text.tokenizer_file` and `.tokenizer_options` describe.
-TOKENIZERS = {
-    "clip": clip_pieces.ClipTokenizer,
-    "bert": wordpieces.WordPieceTokenizer,
-}
 SCHEDULES = {
     "cosine": schedules.CosineSchedule,
     "linear": schedules.LinearSchedule,
@@ -69,51 +64,12 @@ Config: TypeAlias = Any
 
 def make_tokenizer(config: Config) -> tokenizer.Tokenizer:
     """The tokenizer of `config.text`."""
-    if config.text.tokenizer == "bytes":
-        return tokenizer.ByteTokenizer()
-    if config.text.tokenizer == "sentencepiece":
-        if not config.text.sentencepiece:
-            raise ValueError(
-                "config.text.sentencepiece: the path of a SentencePiece model is "
-                "required, or 'captions' for the shipped one, got ''. T5's is "
-                "spiece.model in its Hugging Face folder."
-            )
-        path = pieces_path(config.text.sentencepiece)
-        return tokenizer.SentencePieceTokenizer(path)
-    if config.text.tokenizer in TOKENIZERS:
-        if not config.text.get("tokenizer_file", ""):
-            raise ValueError(
-                "config.text.tokenizer_file: required, got ''. Give the path of "
-                "vocab.json (CLIP, merges.txt beside it), vocab.txt (BERT) or "
-                "tokenizer.json from the model's Hugging Face folder."
-            )
-        options = dict(config.text.get("tokenizer_options", {}))
-        return constructing.construct(
-            TOKENIZERS[config.text.tokenizer],
-            "text.tokenizer_options",
-            {"path": config.text.tokenizer_file, **options},
-        )
-    kinds = ["bytes", "sentencepiece", *TOKENIZERS]
-    raise ValueError(
-        f"config.text.tokenizer: must be one of {kinds}, got {config.text.tokenizer!r}."
-    )
+    return tokenizers.make(config.text)
 
 
 def tokenizer_files(config: Config) -> list[pathlib.Path]:
     """The files that the tokenizer of `config.text` reads, the one it names first."""
-    if config.text.tokenizer == "sentencepiece":
-        return [pathlib.Path(pieces_path(config.text.sentencepiece))]
-    if config.text.tokenizer in TOKENIZERS:
-        file = pathlib.Path(config.text.tokenizer_file)
-        merges = [file.with_name("merges.txt")] if file.name == "vocab.json" else []
-        return [file, *merges]
-    return []
-
-
-def pieces_path(name: str) -> str:
-    """The path of a SentencePiece model, given it or a shipped one's name."""
-    shipped = tokenizer.ASSETS / f"{name}.model"
-    return str(shipped) if shipped.is_file() else name
+    return tokenizers.files(config.text)
 
 
 def make_text_module(config: Config) -> Any:
@@ -299,8 +255,11 @@ def text_identity(config: Config, params: Any) -> str:
     for file in tokenizer_files(config):
         digest.update(file.read_bytes())
     shape = {**text.encoder.to_dict(), "tokenizer": text.tokenizer}
-    if text.tokenizer in TOKENIZERS:
+    if text.tokenizer in tokenizers.OTHERS:
         shape["options"] = dict(text.get("tokenizer_options", {}))
+    # What older models lack is told only where it is used: their caches stay valid.
+    told = {name: text.get(name) for name in ("cleaning", "unmasked", "extra_ids")}
+    shape |= {name: value for name, value in told.items() if value}
     digest.update(json.dumps(shape, sort_keys=True).encode())
     for name, leaf in sorted(safetensors.flatten(params).items()):
         digest.update(name.encode() + np.asarray(leaf).tobytes())
