@@ -406,12 +406,20 @@ def make_examples(
     examples = [source.example(seed, i, size) for i in number]
     texts = [example["text"] for example in examples]
     pictures = [example["image"] for example in examples]
+    # An embedding a picture, then as many of the empty prompt if guidance wants it.
+    wanted = [*texts, *[""] * len(texts)]
+    wanted = wanted if module.null_text == "empty_prompt" else texts
     if params is None and cache is not None:
-        values, mask = cache(texts, config.text.length)
-        embedding = encoder.TextEmbedding(*map(jax.numpy.asarray, (values, mask)))
+        found = map(jax.numpy.asarray, cache(wanted, config.text.length))
     else:
-        embedding = make_text_encoder(config).truncated(params, texts)
-    return grid.examples_of(module, embedding, texts, pictures)
+        found = make_text_encoder(config).truncated(params, wanted)
+    values, mask = found
+    count = len(texts)
+    embedding = encoder.TextEmbedding(values[:count], mask[:count])
+    empty = None
+    if len(mask) > count:
+        empty = encoder.TextEmbedding(values[count:], mask[count:])
+    return grid.examples_of(module, embedding, texts, pictures, empty)
 
 
 def make_optimizer(config: Config):

@@ -29,6 +29,7 @@ class Examples:
       low_res: real pictures in [-1, 1] for a super-resolution stage, else None.
       size: height and width to draw.
       seed: of the noise.
+      empty: the embedded empty prompt, one a picture, where the stage's null is that.
     """
 
     texts: Sequence[str]
@@ -36,6 +37,7 @@ class Examples:
     low_res: Array | None
     size: tuple[int, int]
     seed: int = 0
+    empty: TextEmbedding | None = None
 
 
 def examples_of(
@@ -43,6 +45,7 @@ def examples_of(
     embedding: TextEmbedding | None,
     texts: Sequence[str],
     pictures: Sequence[np.ndarray],
+    empty: TextEmbedding | None = None,
 ) -> Examples:
     """Examples whose low-resolution inputs are made from real uint8 pictures."""
     low_res, size = None, (stage.resolution, stage.resolution)
@@ -51,7 +54,9 @@ def examples_of(
         ratio = stage.resolution // stage.low_resolution
         size = (x.shape[1], x.shape[2])
         low_res = images.resize(x, (size[0] // ratio, size[1] // ratio))
-    return Examples(texts=texts, embedding=embedding, low_res=low_res, size=size)
+    return Examples(
+        texts=texts, embedding=embedding, low_res=low_res, size=size, empty=empty
+    )
 
 
 def draw(
@@ -67,6 +72,7 @@ def draw(
         examples.embedding,
         recipe,
         low_res=examples.low_res,
+        empty=examples.empty,
         size=examples.size,
     )
     return np.asarray(images.to_uint8(x))
