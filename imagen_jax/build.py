@@ -51,12 +51,6 @@ NETWORKS = {
     "deepfloyd": deepfloyd_unet.DeepFloydUNet,
 }
 TEXT_NETWORKS = {"t5": t5.T5Encoder}
-SCHEDULES = {
-    "cosine": schedules.CosineSchedule,
-    "linear": schedules.LinearSchedule,
-    "shifted_cosine": schedules.ShiftedCosineSchedule,
-    "discrete": schedules.DiscreteSchedule,
-}
 
 # An ml_collections.ConfigDict; to a type checker its every key is a union of all plain
 # types, which says less than nothing.
@@ -140,24 +134,10 @@ def make_text_encoder(config: Config) -> encoder.TextEncoder:
     )
 
 
-def make_weight(name: str) -> losses.Weight:
-    """The loss weighting by name: "uniform", "min_snr" or "truncated_snr"."""
-    if name == "uniform":
-        return losses.uniform
-    if name == "min_snr":
-        return losses.min_snr()
-    if name == "truncated_snr":
-        return losses.truncated_snr()
-    raise ValueError(
-        "config.diffusion.weight: must be 'uniform', 'min_snr' or 'truncated_snr', "
-        f"got {name!r}."
-    )
-
-
 def make_stage(config: Config) -> stage.Stage:
     """The stage that a config of kind "stage" describes."""
     diffusion = config.diffusion
-    schedule = typed(SCHEDULES, "diffusion.schedule", diffusion.schedule)
+    schedule = typed(schedules.KINDS, "diffusion.schedule", diffusion.schedule)
     discrete = isinstance(schedule, schedules.DiscreteSchedule)
     return stage.Stage(
         name=config.name,
@@ -170,10 +150,12 @@ def make_stage(config: Config) -> stage.Stage:
         text_dim=config.text.encoder.d_model,
         text_length=config.text.length,
         encoder=make_text_module(config),
-        weight=make_weight(diffusion.weight),
+        weight=losses.by_name(diffusion.weight),
         stratified=diffusion.stratified,
         text_drop=diffusion.text_drop,
-        aug_schedule=typed(SCHEDULES, "diffusion.aug_schedule", diffusion.aug_schedule),
+        aug_schedule=typed(
+            schedules.KINDS, "diffusion.aug_schedule", diffusion.aug_schedule
+        ),
         # Older models lack these.
         aug_max=diffusion.get("aug_max", 1.0),
         blur_max=diffusion.get("blur_max", 0.0),
@@ -406,20 +388,13 @@ def make_examples(
     examples = [source.example(seed, i, size) for i in number]
     texts = [example["text"] for example in examples]
     pictures = [example["image"] for example in examples]
-    # An embedding a picture, then as many of the empty prompt if guidance wants it.
-    wanted = [*texts, *[""] * len(texts)]
-    wanted = wanted if module.null_text == "empty_prompt" else texts
+    wanted = grid.prompts(module, texts)
     if params is None and cache is not None:
         found = map(jax.numpy.asarray, cache(wanted, config.text.length))
     else:
         found = make_text_encoder(config).truncated(params, wanted)
-    values, mask = found
-    count = len(texts)
-    embedding = encoder.TextEmbedding(values[:count], mask[:count])
-    empty = None
-    if len(mask) > count:
-        empty = encoder.TextEmbedding(values[count:], mask[count:])
-    return grid.examples_of(module, embedding, texts, pictures, empty)
+    embedding = encoder.TextEmbedding(*found)
+    return grid.examples_of(module, embedding, texts, pictures)
 
 
 def make_optimizer(config: Config):

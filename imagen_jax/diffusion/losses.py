@@ -80,6 +80,24 @@ def truncated_snr(gamma: float = 5.0) -> MinSNR:
     return MinSNR(gamma, floor=1.0)
 
 
+def by_name(name: str) -> Weight:
+    """The weight called "uniform", "min_snr" or "truncated_snr".
+
+    Raises:
+      ValueError: for another name.
+    """
+    weights = {
+        "uniform": uniform,
+        "min_snr": min_snr(),
+        "truncated_snr": truncated_snr(),
+    }
+    if name not in weights:
+        raise ValueError(
+            f"config.diffusion.weight: must be one of {sorted(weights)}, got {name!r}."
+        )
+    return weights[name]
+
+
 @typechecked
 def times(
     key: Key[Array, ""], batch: int, stratified: bool = False

@@ -40,14 +40,26 @@ class Examples:
     empty: TextEmbedding | None = None
 
 
+def prompts(stage: Stage, texts: Sequence[str]) -> list[str]:
+    """What to embed for `examples_of`: the captions, then as many nulls if wanted."""
+    empty = stage.null_text == "empty_prompt"
+    return [*texts, *[""] * len(texts) * empty]
+
+
 def examples_of(
     stage: Stage,
     embedding: TextEmbedding | None,
     texts: Sequence[str],
     pictures: Sequence[np.ndarray],
-    empty: TextEmbedding | None = None,
 ) -> Examples:
-    """Examples whose low-resolution inputs are made from real uint8 pictures."""
+    """Examples whose low-resolution inputs are made from real uint8 pictures.
+
+    `embedding` is that of `prompts(stage, texts)`.
+    """
+    empty, count = None, len(texts)
+    if embedding is not None and len(embedding.mask) > count:
+        empty = TextEmbedding(*(a[count:] for a in embedding))
+        embedding = TextEmbedding(*(a[:count] for a in embedding))
     low_res, size = None, (stage.resolution, stage.resolution)
     if stage.low_resolution is not None:
         x = images.to_float(jnp.asarray(np.stack(pictures)))
