@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from imagen_jax import build, loading
+from imagen_jax import build, hub, loading
 from imagen_jax.cascade import cascade
 from imagen_jax.checkpoints import model_directory, store
 from imagen_jax.data import tasks
@@ -30,7 +30,6 @@ def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:
     if configs[0].kind == "scorer":
         return export_scorer(workdirs[0], out, dtype=dtype, part=part)
     cascade.Cascade(stages=tuple(build.make_stage(config) for config in configs))
-    pieces = configs[0].text.sentencepiece
     trees = {"text": build.text_params(configs[0])}
     for workdir, config in zip(workdirs, configs, strict=True):
         if config.text.encoder != configs[0].text.encoder:
@@ -47,17 +46,27 @@ def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:
         dtype,
         tasks.words(build.make_source(configs[0], "train")),
     )
-    if pieces:
-        shutil.copyfile(build.pieces_path(pieces), pathlib.Path(out) / "spiece.model")
+    for file, name in tokenizer_names(configs[0]).items():
+        shutil.copyfile(file, pathlib.Path(out) / name)
     return size
+
+
+def tokenizer_names(config: build.Config) -> dict[pathlib.Path, str]:
+    """The tokenizer's files, and their names in a model directory."""
+    files = build.tokenizer_files(config)
+    if config.text.tokenizer == "sentencepiece":
+        return {file: "spiece.model" for file in files}
+    return {file: file.name for file in files}
 
 
 def portable(config: build.Config) -> build.Config:
     """The config as a model directory holds it: no paths of the machine it is from."""
     config = config.copy_and_resolve_references()
     config.text.weights = ""
-    if config.text.sentencepiece:
+    if config.text.get("sentencepiece", ""):
         config.text.sentencepiece = "spiece.model"
+    if config.text.get("tokenizer_file", ""):
+        config.text.tokenizer_file = pathlib.Path(config.text.tokenizer_file).name
     if "pictures" in config.data:
         config.data.pictures.path = config.data.pictures.index = ""
         config.data.embeddings = ""
@@ -81,7 +90,7 @@ def stored_losses(
         trees = (
             (store.load(checkpoints, part), build.text_params(config)),
             (
-                loading.stage_params(build.model_folder(model), module),
+                loading.stage_params(hub.model_folder(model), module),
                 build.text_params(stored),
             ),
         )

@@ -13,7 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of this command."""
     parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
     parser.add_argument(
-        "--model", default="emoji", help='"emoji" or a model directory (default emoji)'
+        "--model",
+        default="emoji",
+        help='"emoji", a model directory, or hf://ORG/NAME (default emoji)',
     )
     parser.add_argument("--num", type=int, default=1, help="pictures of each prompt")
     parser.add_argument("--seed", type=int, default=0, help="of the noise")

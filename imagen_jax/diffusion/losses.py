@@ -81,21 +81,16 @@ def truncated_snr(gamma: float = 5.0) -> MinSNR:
 
 
 def by_name(name: str) -> Weight:
-    """The weight called "uniform", "min_snr" or "truncated_snr".
+    """The weighting called "uniform", "min_snr" or "truncated_snr".
 
     Raises:
       ValueError: for another name.
     """
-    weights = {
-        "uniform": uniform,
-        "min_snr": min_snr(),
-        "truncated_snr": truncated_snr(),
-    }
-    if name not in weights:
-        raise ValueError(
-            f"config.diffusion.weight: must be one of {sorted(weights)}, got {name!r}."
-        )
-    return weights[name]
+    weights = (uniform, min_snr(), truncated_snr())
+    known = dict(zip(("uniform", "min_snr", "truncated_snr"), weights, strict=True))
+    if name not in known:
+        raise ValueError(f"Weight: must be one of {list(known)}, got {name!r}.")
+    return known[name]
 
 
 @typechecked

@@ -224,7 +224,7 @@ def _stored(mesh: Mesh, init: Callable, dtype) -> Tree:
 
 def _text_shapes(config: build.Config, encoded: bool | None = None) -> dict:
     """Shapes and dtypes of one example's text: ids, or vectors if `encoded`."""
-    length, width = config.text.length, config.text.encoder.d_model
+    length, width = config.text.length, build.make_text_module(config).d_model
     if encoded is None:
         encoded = bool(config.data.get("embeddings", ""))
     mask = {"mask": ((length,), jnp.bool_)}
