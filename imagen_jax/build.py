@@ -92,24 +92,12 @@ def make_text_encoder(config: Config) -> encoder.TextEncoder:
     )
 
 
-def make_weight(name: str) -> losses.Weight:
-    """The loss weighting by name: "uniform", "min_snr" or "truncated_snr"."""
-    if name == "uniform":
-        return losses.uniform
-    if name == "min_snr":
-        return losses.min_snr()
-    if name == "truncated_snr":
-        return losses.truncated_snr()
-    raise ValueError(
-        "config.diffusion.weight: must be 'uniform', 'min_snr' or 'truncated_snr', "
-        f"got {name!r}."
-    )
-
-
 def make_stage(config: Config) -> stage.Stage:
     """The stage that a config of kind "stage" describes."""
     diffusion, module = config.diffusion, make_text_module(config)
-    schedule = constructing.typed(SCHEDULES, "diffusion.schedule", diffusion.schedule)
+    schedule = constructing.typed(
+        schedules.KINDS, "diffusion.schedule", diffusion.schedule
+    )
     discrete = isinstance(schedule, schedules.DiscreteSchedule)
     return stage.Stage(
         name=config.name,
@@ -122,11 +110,11 @@ def make_stage(config: Config) -> stage.Stage:
         text_dim=module.d_model,
         text_length=config.text.length,
         encoder=module,
-        weight=make_weight(diffusion.weight),
+        weight=losses.by_name(diffusion.weight),
         stratified=diffusion.stratified,
         text_drop=diffusion.text_drop,
         aug_schedule=constructing.typed(
-            SCHEDULES, "diffusion.aug_schedule", diffusion.aug_schedule
+            schedules.KINDS, "diffusion.aug_schedule", diffusion.aug_schedule
         ),
         # Older models lack these.
         aug_max=diffusion.get("aug_max", 1.0),
@@ -360,11 +348,12 @@ def make_examples(
     examples = [source.example(seed, i, size) for i in number]
     texts = [example["text"] for example in examples]
     pictures = [example["image"] for example in examples]
+    wanted = grid.prompts(module, texts)
     if params is None and cache is not None:
-        values, mask = cache(texts, config.text.length)
-        embedding = encoder.TextEmbedding(*map(jax.numpy.asarray, (values, mask)))
+        found = map(jax.numpy.asarray, cache(wanted, config.text.length))
     else:
-        embedding = make_text_encoder(config).truncated(params, texts)
+        found = make_text_encoder(config).truncated(params, wanted)
+    embedding = encoder.TextEmbedding(*found)
     return grid.examples_of(module, embedding, texts, pictures)
 
 

@@ -17,12 +17,7 @@ Config: TypeAlias = Any
 def make(text: Config) -> tokenizer.Tokenizer:
     """The tokenizer of `config.text`, cleaning prompts first where it says so."""
     # Older models do not say.
-    plain, clean = _plain(text), text.get("cleaning", "")
-    if clean not in ("", "deepfloyd"):
-        raise ValueError(
-            f"config.text.cleaning: must be '' or 'deepfloyd', got {clean!r}."
-        )
-    return cleaning.Cleaned(plain) if clean else plain
+    return cleaning.cleaned(_plain(text), text.get("cleaning", ""))
 
 
 def _plain(text: Config) -> tokenizer.Tokenizer:

@@ -226,17 +226,25 @@ def load(
       ValueError: as `read` and `tensors.transfer` do; for a number that float16 does
         not hold.
     """
-    return placed(read(folder), mesh, dtype)
+    model = read(folder)
+    params = tensors.transfer(
+        model.tensors,
+        model.table,
+        partitioning.unbox(boxed(model.module)),
+        placing(model.module, mesh, dtype),
+        model.unused,
+    )
+    return model.module.clone(dtype=dtype), params
 
 
-def placed(model: Model, mesh: Mesh, dtype: DTypeLike) -> tuple[t5.T5Encoder, Any]:
-    """As `load`, of a model whose checkpoint is open.
+def placing(
+    module: t5.T5Encoder, mesh: Mesh, dtype: DTypeLike
+) -> Callable[[str, np.ndarray], jax.Array]:
+    """How each parameter goes to its place: (our name, array) -> array on the devices.
 
-    Raises:
-      ValueError: as `load` does.
+    For `tensors.transfer`, and for `model_directory.parameters` of a converted model.
     """
-    shapes = boxed(model.module)
-    shardings = safetensors.flatten(partitioning.param_shardings(mesh, shapes))
+    shardings = safetensors.flatten(partitioning.param_shardings(mesh, boxed(module)))
 
     def place(name: str, array: np.ndarray) -> jax.Array:
         array = as_stored(name, array, dtype)
@@ -246,10 +254,7 @@ def placed(model: Model, mesh: Mesh, dtype: DTypeLike) -> tuple[t5.T5Encoder, An
         # Else transfers queue up, each with its array on the host.
         return jax.block_until_ready(there)
 
-    params = tensors.transfer(
-        model.tensors, model.table, partitioning.unbox(shapes), place, model.unused
-    )
-    return model.module.clone(dtype=dtype), params
+    return place
 
 
 def as_stored(name: str, array: np.ndarray, dtype: DTypeLike) -> np.ndarray:

@@ -183,3 +183,14 @@ class Cleaned:
     def decode(self, ids: np.ndarray) -> list[str]:
         """See `Tokenizer.decode`; the texts are the cleaned ones."""
         return self.tokenizer.decode(ids)
+
+
+def cleaned(plain: tokenizer.Tokenizer, kind: str) -> tokenizer.Tokenizer:
+    """The tokenizer itself for "", and for "deepfloyd" one of cleaned prompts.
+
+    Raises:
+      ValueError: for another kind.
+    """
+    if kind not in ("", "deepfloyd"):
+        raise ValueError(f"cleaning: must be '' or 'deepfloyd', got {kind!r}.")
+    return Cleaned(plain) if kind else plain

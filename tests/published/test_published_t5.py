@@ -11,8 +11,8 @@ import pytest
 import safetensors.numpy
 
 from imagen_jax import build, partitioning
+from imagen_jax.checkpoints import model_directory, tensors
 from imagen_jax.checkpoints import safetensors as our_safetensors
-from imagen_jax.checkpoints import tensors
 from imagen_jax.models import t5
 from imagen_jax.published import t5 as published
 from imagen_jax.text import tokenizer
@@ -99,6 +99,23 @@ def test_arrays_go_to_their_part_of_the_mesh_in_their_type(tmp_path, dtype):
     assert params["token_embedder"]["embedding"].dtype == dtype
     assert params["encoder"]["encoder_norm"]["scale"].dtype == jnp.float32
     assert params["encoder"]["relpos_bias"]["rel_embedding"].dtype == jnp.float32
+
+
+def test_a_model_directory_in_eight_bits_goes_to_its_place_too(tmp_path):
+    module = t5.T5Encoder(64, 32, 1, 2, 16, 40)
+    rng = np.random.default_rng(0)
+    shapes = partitioning.unbox(published.boxed(module))
+    params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype("f4"), shapes)
+    model_directory.write_parameters(tmp_path, "text", params, "int8")
+    place = published.placing(module, mesh_of(fsdp=2, tensor=2), "bfloat16")
+    got = model_directory.parameters(tmp_path, "text", place)(shapes)
+    wi = got["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"]
+    assert wi.dtype == jnp.bfloat16
+    assert {s.data.shape for s in wi.addressable_shards} == {(16, 20)}
+    exact = params["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"]
+    # Half a step of a column's 127, and half of bfloat16's 2**-8.
+    off = np.abs(np.asarray(wi, np.float32) - exact).max()
+    assert 0 < off < np.abs(exact).max() * (1 / 254 + 2**-8)
 
 
 def test_shards_and_either_name_of_the_table_give_the_same(tmp_path):

@@ -53,5 +53,5 @@ def test_config_says_how_prompts_are_cleaned():
 
     assert made() == made(cleaning="") == tokenizer.ByteTokenizer()
     assert made(cleaning="deepfloyd") == cleaning.Cleaned(tokenizer.ByteTokenizer())
-    with pytest.raises(ValueError, match=r"config\.text\.cleaning: .* got 'soap'"):
+    with pytest.raises(ValueError, match=r"cleaning: must be .* got 'soap'"):
         made(cleaning="soap")
