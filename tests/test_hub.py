@@ -107,6 +107,7 @@ def test_only_what_a_model_is_read_from_is_wanted():
     half = hub.wanted(FILES, variant="fp16")
     assert "model.fp16.safetensors" in half and "model.safetensors" not in half
     assert "unet/model.safetensors" in half
+    assert not [n for n in hub.wanted(FILES, without=("unet/",)) if "unet" in n]
 
 
 def test_a_repository_is_fetched_once_and_pinned(fetch, offered):
