@@ -170,7 +170,7 @@ def _listing(address: Address, path: str) -> list[str] | None:
     from huggingface_hub import errors
 
     try:
-        info = huggingface_hub.HfApi().repo_info(
+        info = huggingface_hub.HfApi().model_info(
             address.name, revision=address.revision or "main"
         )
     except errors.HfHubHTTPError as error:
