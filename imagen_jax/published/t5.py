@@ -72,7 +72,7 @@ def module_of(config: Mapping[str, Any], where: str = "config.json") -> t5.T5Enc
     kind = config.get("model_type")
     if kind not in DEFAULT_FEED_FORWARD:
         raise refuse("model_type", f"one of {sorted(DEFAULT_FEED_FORWARD)}")
-    given = {ours: config.get(key) for key, ours in SIZES.items()}
+    given: dict[str, Any] = {ours: config.get(key) for key, ours in SIZES.items()}
     for key, (ours, default) in DEFAULT_SIZES.items():
         given[ours] = config.get(key, default)
     for key in (*SIZES, *DEFAULT_SIZES):

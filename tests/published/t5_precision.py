@@ -10,6 +10,7 @@ token.
 """
 
 import argparse
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -34,8 +35,7 @@ def errors(
     """
 
     def encode(dtype: str, params: Any) -> np.ndarray:
-        apply = jax.jit(module.clone(dtype=dtype).apply)
-        return np.asarray(apply({"params": params}, ids, mask))[mask]
+        return np.asarray(_encode(module.clone(dtype=dtype), params, ids, mask))[mask]
 
     exact = encode("float32", params)
     stored = quantisation.quantise(
@@ -54,6 +54,11 @@ def errors(
         whole = np.linalg.norm(off) / np.linalg.norm(size)
         found[name] = float(whole), float((off / size).max())
     return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(module: t5.T5Encoder, params: Any, ids: np.ndarray, mask: np.ndarray):
+    return module.apply({"params": params}, ids, mask)
 
 
 def random_params(module: t5.T5Encoder, length: int) -> Any:
