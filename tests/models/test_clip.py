@@ -12,6 +12,7 @@ from imagen_jax import partitioning
 from imagen_jax.checkpoints import safetensors
 from imagen_jax.models import clip
 from imagen_jax.published import clip as published
+from imagen_jax.published import clip_pictures
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "clip"
 CONFIGS = {"openai": "config.json", "openclip": "config_openclip.json"}
@@ -224,7 +225,7 @@ def test_other_pictures_and_layers_are_refused():
 @pytest.mark.parametrize("name", ["tall", "small"])
 def test_pictures_are_prepared_as_by_transformers(expected, name):
     picture = expected[f"{name}/picture"].astype(np.float32) / 127.5 - 1
-    prepare = published.load_preprocessing(str(FOLDER))
+    prepare = clip_pictures.preprocessing(str(FOLDER))
     got = prepare(picture[None])[0]
     wanted = expected[f"{name}/pixels"]
     assert got.shape == wanted.shape == (24, 24, 3)

@@ -6,7 +6,7 @@ import pytest
 
 from imagen_jax import partitioning
 from imagen_jax.checkpoints import safetensors, tensors
-from imagen_jax.published import clip, folders
+from imagen_jax.published import clip, clip_pictures, folders
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "clip"
 FILES = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
@@ -197,15 +197,15 @@ def test_other_ways_to_prepare_pictures_are_refused(tmp_path, changes, message):
     values = json.loads(path.read_text()) | changes
     path.write_text(json.dumps(values))
     with pytest.raises(ValueError, match=message):
-        clip.load_preprocessing(str(tmp_path))
+        clip_pictures.preprocessing(str(tmp_path))
 
 
 def test_sizes_of_pictures_are_read_in_either_form(tmp_path):
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps({"size": 30, "crop_size": 28, "image_mean": [0, 0, 0]}))
-    prepare = clip.load_preprocessing(str(tmp_path))
+    prepare = clip_pictures.preprocessing(str(tmp_path))
     assert (prepare.resize, prepare.crop, prepare.mean) == (30, 28, (0, 0, 0))
-    assert clip.load_preprocessing(str(FOLDER)).resize == 24
+    assert clip_pictures.preprocessing(str(FOLDER)).resize == 24
 
 
 def test_unboxed_shapes_are_plain():
