@@ -84,7 +84,7 @@ class BERT(nn.Module):
         segments = self.param("segment_embedding", init, (self.segments, self.d_model))
         added = places[: ids.shape[1]] + segments[:1]
         norm = {"dtype": self.dtype, "epsilon": self.epsilon}
-        x = embed(ids) + added.astype(self.dtype)
+        x = embed(ids) + added[None].astype(self.dtype)
         x = layers.LayerNorm(name="embedding_norm", **norm)(x)
         x = layers.constrain(x, "batch", "length", "act_embed")
         bias = jnp.where(mask, 0.0, transformer.MASKED)[:, None, None]

@@ -97,7 +97,7 @@ class CLIPText(nn.Module):
             self.vocab_size, self.d_model, dtype=self.dtype, name="token_embedder"
         )
         places = transformer.positions(self, self.max_length, self.d_model)
-        x = embed(ids) + places[: ids.shape[1]].astype(self.dtype)
+        x = embed(ids) + places[None, : ids.shape[1]].astype(self.dtype)
         x = layers.constrain(x, "batch", "length", "act_embed")
         seen = (
             jnp.tril(jnp.ones((1, 1, *ids.shape[1:] * 2), bool)) & mask[:, None, None]
@@ -198,7 +198,8 @@ class CLIPImage(nn.Module):
         first = self.param("class_embedding", init, (self.d_model,)).astype(self.dtype)
         first = jnp.broadcast_to(first, (len(x), 1, self.d_model))
         places = transformer.positions(self, 1 + x.shape[1], self.d_model)
-        x = jnp.concatenate([first, patches(x)], axis=1) + places.astype(self.dtype)
+        x = jnp.concatenate([first, patches(x)], axis=1)
+        x = x + places[None].astype(self.dtype)
         norm = {"epsilon": self.epsilon, "dtype": self.dtype}
         x = layers.LayerNorm(name="first_norm", **norm)(x)
         for i in range(self.num_layers):
@@ -254,6 +255,11 @@ class Preprocessing:
                 f"Preprocessing: crop must be between 1 and resize = {self.resize}, "
                 f"got {self.crop}."
             )
+        if not len(self.mean) == len(self.std) == 3 or min(self.std) <= 0:
+            raise ValueError(
+                "Preprocessing: mean and std must be of three channels, std positive, "
+                f"got {self.mean} and {self.std}."
+            )
 
     def __call__(self, images: Array) -> Array:
         """Images [B, H, W, 3] float in [-1, 1] -> [B, crop, crop, 3] float32."""
@@ -273,4 +279,7 @@ def _prepare(
         x = jnp.clip(jax.image.resize(x, shape, "bicubic", antialias=True), 0.0, 1.0)
     top, left = ((side - settings.crop) // 2 for side in sides)
     x = x[:, top : top + settings.crop, left : left + settings.crop]
-    return (x - jnp.array(settings.mean)) / jnp.array(settings.std)
+    mean, std = (
+        jnp.array(a).reshape(1, 1, 1, 3) for a in (settings.mean, settings.std)
+    )
+    return (x - mean) / std

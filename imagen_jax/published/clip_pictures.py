@@ -39,12 +39,12 @@ def preprocessing(folder: str) -> clip.Preprocessing:
 
 def _side(where: str, value: Any, *names: str) -> int:
     """A length, which older files give as a number and newer ones as an object."""
-    sides = set(value.values()) if isinstance(value, dict) else {value}
-    named = not isinstance(value, dict) or set(value) == set(names)
-    side = sides.pop() if len(sides) == 1 else None
-    if not named or type(side) is not int:
+    sides = [value]
+    if isinstance(value, dict):
+        sides = list(value.values()) if set(value) == set(names) else []
+    if any(type(side) is not int for side in sides) or len(set(sides)) != 1:
         raise ValueError(
             f"{where}: a size must be one number, or the same one for "
             f"{' and '.join(names)}, got {value!r}."
         )
-    return side
+    return sides[0]
