@@ -36,6 +36,7 @@ TEST = [
     "beartype>=0.18",
     "ruff>=0.6",
     "pyright>=1.1.380",
+    "huggingface_hub>=0.25",
     # Compiles for TPUs on a CPU.
     "libtpu>=0.0.40",
 ]
@@ -87,6 +88,7 @@ setuptools.setup(
         "tokenizers": TOKENIZERS,
         "tpu": ["jax[tpu]>=0.10.2"],
         "plan": ["libtpu>=0.0.40"],
+        "hub": ["huggingface_hub>=0.25"],
         "cuda": ["jax[cuda13]>=0.10.2"],
         "test": TEST,
     },

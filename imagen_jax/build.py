@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from imagen_jax import constructing, partitioning
+from imagen_jax import constructing, hub, partitioning
 from imagen_jax.cascade import recipe, stage
 from imagen_jax.checkpoints import model_directory, safetensors, store
 from imagen_jax.data import (
@@ -29,14 +29,26 @@ from imagen_jax.data import (
     sprites,
     tasks,
 )
-from imagen_jax.diffusion import losses, prediction, schedules
+from imagen_jax.diffusion import grids, losses, noise, prediction, schedules
 from imagen_jax.evaluation import composition, detection, grid, scorer_suite
-from imagen_jax.models import bert, clip, detector, efficient_unet, layers, t5, unet
+from imagen_jax.models import (
+    bert,
+    clip,
+    deepfloyd_unet,
+    detector,
+    efficient_unet,
+    layers,
+    t5,
+    unet,
+)
 from imagen_jax.text import clip_pieces, encoder, pretraining, tokenizer, wordpieces
 from imagen_jax.training import loop, optimizer, step
 
-PUBLISHED = pathlib.Path(__file__).parent / "published"
-NETWORKS = {"unet": unet.UNet, "efficient_unet": efficient_unet.EfficientUNet}
+NETWORKS = {
+    "unet": unet.UNet,
+    "efficient_unet": efficient_unet.EfficientUNet,
+    "deepfloyd": deepfloyd_unet.DeepFloydUNet,
+}
 TEXT_NETWORKS = {"t5": t5.T5Encoder, "clip": clip.CLIPText, "bert": bert.BERT}
 # Those that `config.text.tokenizer_file` and `.tokenizer_options` describe.
 TOKENIZERS = {
@@ -47,6 +59,7 @@ SCHEDULES = {
     "cosine": schedules.CosineSchedule,
     "linear": schedules.LinearSchedule,
     "shifted_cosine": schedules.ShiftedCosineSchedule,
+    "discrete": schedules.DiscreteSchedule,
 }
 
 # An ml_collections.ConfigDict; to a type checker its every key is a union of all plain
@@ -140,12 +153,13 @@ def make_weight(name: str) -> losses.Weight:
 def make_stage(config: Config) -> stage.Stage:
     """The stage that a config of kind "stage" describes."""
     diffusion, module = config.diffusion, make_text_module(config)
+    schedule = constructing.typed(SCHEDULES, "diffusion.schedule", diffusion.schedule)
+    discrete = isinstance(schedule, schedules.DiscreteSchedule)
     return stage.Stage(
         name=config.name,
         network=constructing.typed(NETWORKS, "network", config.network),
-        schedule=constructing.typed(
-            SCHEDULES, "diffusion.schedule", diffusion.schedule
-        ),
+        schedule=schedule,
+        noise_input=schedule.time if discrete else noise.cosine_time,
         parameterization=prediction.by_name(diffusion.parameterization),
         resolution=config.stage.resolution,
         low_resolution=config.stage.low_resolution or None,
@@ -161,6 +175,8 @@ def make_stage(config: Config) -> stage.Stage:
         # Older models lack these.
         aug_max=diffusion.get("aug_max", 1.0),
         blur_max=diffusion.get("blur_max", 0.0),
+        enlargement=diffusion.get("enlargement", "noised_bicubic"),
+        null_text=diffusion.get("null_text", "zeros"),
     )
 
 
@@ -168,6 +184,7 @@ def make_recipe(config: Config) -> recipe.SamplingRecipe:
     """The sampling recipe of `config.sampling`."""
     values = dict(config.sampling)
     values["solver"] = recipe.make_solver(**values["solver"])
+    values["grid"] = grids.by_name(values.get("grid", "uniform"))
     return constructing.construct(recipe.SamplingRecipe, "sampling", values)
 
 
@@ -247,21 +264,6 @@ def shapes_of(init: Callable[[jax.Array], Any]) -> Any:
     return partitioning.unbox(jax.eval_shape(init, jax.random.key(0)))
 
 
-def model_folder(model: str) -> pathlib.Path:
-    """The directory of a shipped model's name, or the directory itself."""
-    shipped = PUBLISHED / model
-    if model and (shipped / "model.json").is_file():
-        return shipped
-    if not pathlib.Path(model).is_dir():
-        root = shipped.parent
-        names = sorted(p.parent.name for p in root.glob("*/model.json"))
-        raise ValueError(
-            f"model: {model!r} is neither a shipped model ({', '.join(names)}) nor a "
-            "directory."
-        )
-    return pathlib.Path(model)
-
-
 def text_params(config: Config) -> Any:
     """The trained parameters of the text encoder, from `config.text.weights`.
 
@@ -280,7 +282,7 @@ def text_params(config: Config) -> Any:
     checkpoints = epath.Path(where) / "checkpoints"
     if checkpoints.exists():
         return store.load(checkpoints, "ema_params")["encoder"]
-    return model_directory.parameters(model_folder(where), "text")(shapes)
+    return model_directory.parameters(hub.model_folder(where), "text")(shapes)
 
 
 def frozen_params(config: Config, mesh: Mesh, params: Any) -> Any:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from imagen_jax import build, loading
+from imagen_jax import build, hub, loading
 from imagen_jax.cascade import cascade
 from imagen_jax.checkpoints import model_directory, store
 from imagen_jax.data import tasks
@@ -90,7 +90,7 @@ def stored_losses(
         trees = (
             (store.load(checkpoints, part), build.text_params(config)),
             (
-                loading.stage_params(build.model_folder(model), module),
+                loading.stage_params(hub.model_folder(model), module),
                 build.text_params(stored),
             ),
         )

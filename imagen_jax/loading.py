@@ -8,17 +8,29 @@ from typing import Any
 
 import ml_collections
 
-from imagen_jax import build
+from imagen_jax import build, hub
 from imagen_jax.cascade import cascade, stage, text_to_image
 from imagen_jax.checkpoints import model_directory
 from imagen_jax.data import emoji, sprites
 from imagen_jax.evaluation import composition
 
+# Keys of the group `text` that name a file of the model directory.
+TOKENIZERS = ("sentencepiece", "tokenizer_file")
+
 
 def load(model: str) -> text_to_image.TextToImage:
-    """A trained cascade from a shipped model's name or a model directory."""
-    folder = build.model_folder(model)
-    configs, words = stage_configs(folder), model_directory.read(folder)[1]
+    """A trained cascade from a shipped model's name, a model directory or hf://...
+
+    Raises:
+      ValueError: if the directory is damaged, or holds a text encoder alone.
+    """
+    folder = hub.model_folder(model)
+    configs, words = stage_configs(folder), model_directory.read(folder).words
+    if not configs:
+        raise ValueError(
+            f"model: {model} is a text encoder without stages, which draws nothing; "
+            f"train a stage with --config.text.weights={model}."
+        )
     stages = tuple(build.make_stage(config) for config in configs)
     text = build.make_text_encoder(configs[0])
     shapes = build.shapes_of(build.encoder_init(text.module, text.length))
@@ -35,12 +47,13 @@ def load(model: str) -> text_to_image.TextToImage:
 def stage_configs(folder: pathlib.Path) -> list[build.Config]:
     """The configs of a model directory's stages, in order."""
     configs: list[build.Config] = [
-        ml_collections.ConfigDict(values) for values in model_directory.read(folder)[0]
+        ml_collections.ConfigDict(values)
+        for values in model_directory.read(folder).stages
     ]
     for config in configs:
-        for key in ("sentencepiece", "tokenizer_file"):
-            if config.text.get(key, ""):
-                config.text[key] = str(folder / config.text[key])
+        for name in TOKENIZERS:
+            if config.text.get(name):
+                config.text[name] = str(folder / config.text[name])
     return configs
 
 
@@ -52,7 +65,7 @@ def stage_params(folder: pathlib.Path, module: stage.Stage) -> Any:
 def model_hash(model: str) -> str:
     """A hash of all files of a model directory or shipped model."""
     digest = hashlib.sha256()
-    for path in sorted(build.model_folder(model).iterdir()):
+    for path in sorted(hub.model_folder(model).iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -63,7 +76,7 @@ def load_scorer(folder: str = "") -> tuple[composition.Scorer, dict[str, Any]]:
     Raises:
       ValueError: if there is none, or it knows other objects than this version.
     """
-    where = pathlib.Path(folder or build.PUBLISHED / "emoji_scorer")
+    where = pathlib.Path(folder or hub.PUBLISHED / "emoji_scorer")
     path = where / "scorer.json"
     if not path.is_file():
         raise ValueError(

@@ -76,12 +76,18 @@ class Shards:
             for name in names:
                 if weight_map.get(name) != file:
                     raise _bad_index(index, f"{name} of {file} is not there")
+        self._shards = list(files)
         self._files = {name: files[file] for name, file in weight_map.items()}
 
     @property
     def where(self) -> str:
         """The path of the index, for messages."""
         return str(self._index)
+
+    @property
+    def files(self) -> list[epath.Path]:
+        """The index and the files that it names."""
+        return [self._index, *sorted(self._index.parent / f for f in self._shards)]
 
     def names(self) -> list[str]:
         """The names of the arrays of all files, sorted."""

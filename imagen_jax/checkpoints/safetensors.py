@@ -94,6 +94,11 @@ class File:
         """Its path, for messages."""
         return str(self._path)
 
+    @property
+    def files(self) -> list[epath.Path]:
+        """The file alone."""
+        return [self._path]
+
     def names(self) -> list[str]:
         """The names of its arrays, sorted."""
         return sorted(self._entries)

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="the model directory to write")
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16", "int8"),
+        choices=("float32", "bfloat16", "float16", "int8"),
         default="bfloat16",
         help="of the stored parameters (default: bfloat16); int8 also prints each "
         "stage's held-out loss before and after",

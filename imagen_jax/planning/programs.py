@@ -159,7 +159,7 @@ def _sample(config: build.Config, mesh: Mesh, batch: int) -> Program:
     out = _picture(mesh, (batch, side, side, stage.channels)).sharding
 
     def draw(keys, params, text, recipe, low_res):
-        return stage.sample(keys, params, text, recipe, low_res=low_res)
+        return stage.sample(keys, params, text, recipe, low_res=low_res, empty=text)
 
     arguments = (_key(mesh, (batch,)), params, text, recipe, low_res)
     return Program(

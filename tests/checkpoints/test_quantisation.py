@@ -42,6 +42,13 @@ def test_a_scale_without_its_array_is_refused(arrays):
             quantisation.restore(bad)
 
 
+def test_an_int8_array_without_its_scale_is_refused(arrays):
+    stored = quantisation.quantise(arrays)
+    del stored["a/kernel" + quantisation.SCALE]
+    with pytest.raises(ValueError, match="a/kernel has no scale"):
+        quantisation.restore(stored)
+
+
 def test_a_model_directory_keeps_int8(arrays, tmp_path):
     tree = {"a": {"kernel": arrays["a/kernel"], "bias": arrays["a/bias"]}}
     model_directory.write(tmp_path, [], {"net": tree}, "int8")

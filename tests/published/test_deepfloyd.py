@@ -1,0 +1,261 @@
+import copy
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from imagen_jax import build
+from imagen_jax.cascade import cascade
+from imagen_jax.checkpoints import safetensors, tensors
+from imagen_jax.conditioning import Conditioning
+from imagen_jax.diffusion import prediction, schedules
+from imagen_jax.published import deepfloyd as published
+from imagen_jax.text import encoder
+from tests import deepfloyd
+from tests.golden import named_weights
+
+ABOUT = deepfloyd.ABOUT
+TEXT = {
+    "tokenizer": "bytes",
+    "sentencepiece": "",
+    "length": deepfloyd.TOKENS,
+    "weights": "",
+    "unmasked": True,
+    "encoder": {
+        "vocab_size": 384,
+        "d_model": deepfloyd.TEXT,
+        "num_layers": 1,
+        "num_heads": 2,
+        "head_dim": 4,
+        "d_ff": 8,
+        "dtype": "float32",
+    },
+}
+
+
+def write(folder, name, values):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(values))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Both stages as diffusers saves them."""
+    root = tmp_path_factory.mktemp("if")
+    for number in "12":
+        folder = root / number
+        write(folder / "unet", "config.json", ABOUT["unets"][number])
+        plan = {"_class_name": "DDPMScheduler", **ABOUT["schedulers"][number]}
+        for place in ("scheduler", "image_noising_scheduler"):
+            write(folder / place, "scheduler_config.json", plan)
+        source = deepfloyd.Named(number)
+        safetensors.save(
+            folder / "unet" / "diffusion_pytorch_model.safetensors",
+            {name: source.read(name) for name in source.names()},
+            {},
+        )
+    return [str(root / "1"), str(root / "2")]
+
+
+@pytest.fixture(scope="module")
+def configs(folders):
+    first = published.stage_config(folders[0], TEXT)
+    return first, published.stage_config(folders[1], TEXT, 8)
+
+
+def made(config):
+    values = build.ml_collections.ConfigDict(copy.deepcopy(dict(config)))
+    return build.make_stage(values), build.make_recipe(values)
+
+
+def test_the_defaults_are_those_of_diffusers_pipelines(configs):
+    (first, drawn), (second, enlarged) = map(made, configs)
+    assert (first.resolution, first.low_resolution) == (8, None)
+    assert (second.resolution, second.low_resolution) == (16, 8)
+    assert first.schedule == second.aug_schedule == schedules.DiscreteSchedule()
+    assert first.parameterization is prediction.EPS
+    assert first.null_text == second.null_text == "empty_prompt"
+    assert (drawn.steps, drawn.w, drawn.grid.name) == (100, 7.0, "leading")
+    assert (enlarged.steps, enlarged.w, enlarged.aug_level) == (50, 4.0, 0.25)
+    assert (drawn.percentile, drawn.threshold_cap) == (0.95, 1.5)
+    assert (enlarged.percentile, enlarged.threshold_cap) == (0.95, 1.0)
+
+
+def test_networks_are_told_the_steps_of_the_table(configs):
+    first, _ = made(configs[0])
+    t = jnp.array([0.0, 0.421, 0.999])
+    told = first.noise_input(first.schedule(t))
+    np.testing.assert_array_equal(told * 1000, jnp.array([0, 421, 999.0]))
+
+
+def test_a_stage_comes_from_its_folder(folders, configs):
+    for number, folder, config in zip("12", folders, configs, strict=True):
+        part = published.part(folder, config)
+        tree = tensors.transfer(part.tensors, part.table, part.shapes)
+        assert part.name == config["name"] == f"if_{config['stage']['resolution']}"
+        same = jax.tree.map(np.array_equal, tree, deepfloyd.params(number))
+        assert all(jax.tree.leaves(same))
+        module, _ = made(config)
+        assert jax.tree.structure(build.shapes_of(module.init)) == (
+            jax.tree.structure(part.shapes)
+        )
+
+
+def test_the_licence_is_said():
+    words = " ".join(published.NOTICE.split())
+    assert "research only" in words and "may not redistribute" in words
+    assert (
+        "DeepFloyd is licensed under the DeepFloyd License, Copyright (c) Stability AI "
+        "Ltd. All Rights Reserved." in words
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("act_fn", "mish", "activation must be one of"),
+        ("attention_head_dim", [16], "attention_head_dim must be one value or 2"),
+        ("center_input_sample", True, "center_input_sample must be False, got True"),
+        ("class_embed_type", "timestep", "class_embed_type must be None beside 3"),
+        ("cross_attention_norm", None, "cross_attention_norm must be 'group_norm'"),
+        ("down_block_types", ["DownBlock2D"] * 2, "down_block_types must be 2 of"),
+        ("encoder_hid_dim", None, "encoder_hid_dim must be given, got None"),
+        ("flip_sin_to_cos", False, "flip_sin_to_cos must be True, got False"),
+        ("freq_shift", 1, "freq_shift must be 0, got 1"),
+        ("new_key", 3, "new_key must be absent: the key is not known, got 3"),
+        ("resnet_time_scale_shift", "default", "must be 'scale_shift', got 'default'"),
+        ("up_block_types", ["ResnetUpsampleBlock2D"] * 2, "down_block_types in rev"),
+    ],
+)
+def test_what_the_network_cannot_do_is_named(key, value, words):
+    config = {**ABOUT["unets"]["1"], key: value}
+    with pytest.raises(ValueError, match=words):
+        fields = published.network_fields(config, "unet/config.json")
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        published.deepfloyd_unet.DeepFloydUNet(**fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("_class_name", "DDIMScheduler"),
+        ("beta_schedule", "sigmoid"),
+        ("rescale_betas_zero_snr", True),
+        ("timestep_spacing", "trailing"),
+        ("trained_betas", [0.1]),
+    ],
+)
+def test_what_the_schedule_cannot_do_is_named(key, value):
+    plan = {"_class_name": "DDPMScheduler", **ABOUT["schedulers"]["1"], key: value}
+    with pytest.raises(ValueError, match=f"plan: {key} must be .*, got "):
+        published.schedule_fields(plan, "plan")
+
+
+def test_thresholds_are_those_of_the_scheduler():
+    clipped = {"clip_sample": True}
+    assert published.threshold_fields(clipped, "plan") == {"threshold": "static"}
+    free = {"clip_sample": False}
+    assert published.threshold_fields(free, "plan") == {"threshold": "none"}
+    with pytest.raises(ValueError, match=r"clip_sample_range must be 1\.0"):
+        published.threshold_fields({"clip_sample_range": 2.0}, "plan")
+
+
+def test_both_stages_draw_what_diffusers_draws(configs):
+    """Noise supplied; the steps are fewer, the rest of the recipes as converted."""
+    stages, recipes = [], []
+    for number, config in zip("12", configs, strict=True):
+        config = copy.deepcopy(config)
+        config["sampling"] |= ABOUT["drawn"][number]
+        module, recipe = made(config)
+        stages.append(module)
+        recipes.append(recipe)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        jax.random.key(ABOUT["seed"]), jnp.arange(2)
+    )
+    mask = jnp.ones((2, deepfloyd.TOKENS), bool)
+    empty = np.repeat(deepfloyd.tokens("empty", 1), 2, axis=0)
+    drawn = cascade.Cascade(stages=tuple(stages)).sample(
+        keys,
+        [deepfloyd.params(number) for number in "12"],
+        encoder.TextEmbedding(jnp.asarray(deepfloyd.tokens("prompt", 2)), mask),
+        recipes,
+        empty=encoder.TextEmbedding(jnp.asarray(empty), mask),
+    )
+    for number, pictures in zip("12", drawn, strict=True):
+        golden = deepfloyd.GOLDEN[f"drawn/{number}"]
+        found = np.round((np.asarray(pictures) + 1) * 127.5)
+        assert golden.std() > 30  # of 255
+        # A value on the border of two of a file's levels may fall on either side.
+        assert np.abs(found - golden).max() <= 1
+        assert np.mean(found != golden) < 0.01
+
+
+def theirs(name, index):
+    """Unit normal numbers in the layout of our parameters, for one source of each."""
+    for ours, source in deepfloyd.table("1").items():
+        if name in source.names:
+            arrays = [
+                named_weights.normal(f"{n}/{index}", ABOUT["tensors"]["1"][n])
+                if n == name
+                else np.zeros(ABOUT["tensors"]["1"][n], np.float32)
+                for n in source.names
+            ]
+            return ours, source.make(*arrays)
+    raise AssertionError(name)
+
+
+def assert_same(tree, golden, tolerance, floor=0.0):
+    """Compare with stored norms and projections, one row a tensor of diffusers'."""
+    flat = safetensors.flatten(tree)
+    for name, row in zip(sorted(ABOUT["tensors"]["1"]), golden, strict=True):
+        norm, against = row[0], row[1:]
+        errors = []
+        for i, expected in enumerate(against):
+            ours, numbers = theirs(name, i)
+            found = np.vdot(np.asarray(flat[ours], np.float64), numbers)
+            errors.append(found - expected)
+        # Projections on unit normals are as large as what is projected.
+        assert np.sqrt(np.mean(np.square(errors))) <= tolerance * norm + floor, name
+
+
+def test_training_goes_as_in_torch(configs):
+    module, _ = made(configs[0])
+    about, params = ABOUT["training"], deepfloyd.params("1")
+    shape = (about["batch"], 8, 8, 3)
+    rule = optax.adamw(about["learning_rate"], weight_decay=0.01)
+
+    def loss(params, i, x, eps, tokens):
+        t = jnp.stack([37 * i % 1000, 997 - 41 * i]).astype(jnp.float32) / 1000
+        level = module.schedule(t)
+        alpha, sigma = (a[:, None, None, None] for a in (level.alpha, level.sigma))
+        cond = Conditioning(tokens=tokens, mask=jnp.ones(tokens.shape[:2], bool))
+        z = alpha * x + sigma * eps
+        output = module.output(params, z, level, cond)
+        return jnp.mean(jnp.square(prediction.split(output, z)[0] - eps))
+
+    @jax.jit
+    def step(params, state, *batch):
+        value, gradient = jax.value_and_grad(loss)(params, *batch)
+        updates, state = rule.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state, value, gradient
+
+    state, losses = rule.init(params), []
+    for i in range(about["steps"]):
+        x = np.clip(named_weights.normal(f"x{i}", shape), -1, 1)
+        eps = named_weights.normal(f"noise{i}", shape)
+        tokens = deepfloyd.tokens(f"text{i}", 2)
+        params, state, value, gradient = step(params, state, i, x, eps, tokens)
+        losses.append(float(value))
+        if not i:
+            golden = deepfloyd.GOLDEN["training/gradients"]
+            # The pooling's key bias moves all scores alike: its gradient is 0 but for
+            # rounding.
+            assert_same(gradient, golden, 1e-4, floor=1e-6)
+            norms = golden[:, 0]
+            assert np.median(norms) > 1e-3 and losses[0] > 0.1
+    np.testing.assert_allclose(losses, deepfloyd.GOLDEN["training/losses"], rtol=1e-3)
+    assert losses[-1] < losses[0]
+    assert_same(params, deepfloyd.GOLDEN["training/parameters"], 1e-3)
