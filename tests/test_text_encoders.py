@@ -13,7 +13,7 @@ from imagen_jax import build, converting, embed, export, loading, partitioning
 from imagen_jax.cascade import stage
 from imagen_jax.checkpoints import model_directory
 from imagen_jax.commands import configs
-from imagen_jax.planning import memory, programs
+from imagen_jax.planning import programs
 from imagen_jax.published import bert, clip
 from tests.golden import prompts
 
@@ -96,7 +96,8 @@ def test_plans_hold_the_encoder(config):
     assert program.parameters == sum(
         leaf.size for leaf in jax.tree.leaves(build.text_params(config))
     )
-    assert memory.kept(config, "none").bytes > 0
+    values, _ = programs._text_shapes(config, encoded=True)["text_values"]
+    assert values == (config.text.length, 24)
 
 
 def test_an_exported_model_carries_the_tokenizer(config, tmp_path):

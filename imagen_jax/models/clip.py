@@ -263,7 +263,7 @@ class Preprocessing:
 
     def __call__(self, images: Array) -> Array:
         """Images [B, H, W, 3] float in [-1, 1] -> [B, crop, crop, 3] float32."""
-        return _prepare(images, self)
+        return _prepare(jnp.asarray(images), self)
 
 
 @typechecked
