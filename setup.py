@@ -72,6 +72,9 @@ setuptools.setup(
         "flax>=0.12.8",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
+        # Which it brings along; checkpoints of t5x are read with them.
+        "tensorstore>=0.1.71",
+        "msgpack>=1.0",
         "ml-collections>=1.0",
         "absl-py>=2.1",
         "numpy>=1.26",

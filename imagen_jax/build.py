@@ -41,7 +41,14 @@ from imagen_jax.models import (
     t5,
     unet,
 )
-from imagen_jax.text import clip_pieces, encoder, pretraining, tokenizer, wordpieces
+from imagen_jax.text import (
+    cleaning,
+    clip_pieces,
+    encoder,
+    pretraining,
+    tokenizer,
+    wordpieces,
+)
 from imagen_jax.training import loop, optimizer, step
 
 NETWORKS = {
@@ -68,7 +75,13 @@ Config: TypeAlias = Any
 
 
 def make_tokenizer(config: Config) -> tokenizer.Tokenizer:
-    """The tokenizer of `config.text`."""
+    """The tokenizer of `config.text`, of cleaned prompts where it says so."""
+    plain = make_plain_tokenizer(config)
+    return cleaning.cleaned(plain, config.text.get("cleaning", ""))
+
+
+def make_plain_tokenizer(config: Config) -> tokenizer.Tokenizer:
+    """The tokenizer of prompts as they are."""
     if config.text.tokenizer == "bytes":
         return tokenizer.ByteTokenizer()
     if config.text.tokenizer == "sentencepiece":
@@ -79,7 +92,8 @@ def make_tokenizer(config: Config) -> tokenizer.Tokenizer:
                 "spiece.model in its Hugging Face folder."
             )
         path = pieces_path(config.text.sentencepiece)
-        return tokenizer.SentencePieceTokenizer(path)
+        extra = config.text.get("extra_ids", 0)
+        return tokenizer.SentencePieceTokenizer(path, extra)
     if config.text.tokenizer in TOKENIZERS:
         if not config.text.get("tokenizer_file", ""):
             raise ValueError(
@@ -136,20 +150,6 @@ def make_text_encoder(config: Config) -> encoder.TextEncoder:
     )
 
 
-def make_weight(name: str) -> losses.Weight:
-    """The loss weighting by name: "uniform", "min_snr" or "truncated_snr"."""
-    if name == "uniform":
-        return losses.uniform
-    if name == "min_snr":
-        return losses.min_snr()
-    if name == "truncated_snr":
-        return losses.truncated_snr()
-    raise ValueError(
-        "config.diffusion.weight: must be 'uniform', 'min_snr' or 'truncated_snr', "
-        f"got {name!r}."
-    )
-
-
 def make_stage(config: Config) -> stage.Stage:
     """The stage that a config of kind "stage" describes."""
     diffusion, module = config.diffusion, make_text_module(config)
@@ -166,7 +166,7 @@ def make_stage(config: Config) -> stage.Stage:
         text_dim=module.d_model,
         text_length=config.text.length,
         encoder=module,
-        weight=make_weight(diffusion.weight),
+        weight=losses.by_name(diffusion.weight),
         stratified=diffusion.stratified,
         text_drop=diffusion.text_drop,
         aug_schedule=constructing.typed(
@@ -299,6 +299,9 @@ def text_identity(config: Config, params: Any) -> str:
     for file in tokenizer_files(config):
         digest.update(file.read_bytes())
     shape = {**text.encoder.to_dict(), "tokenizer": text.tokenizer}
+    # What older models lack is told only where it is used: their caches stay valid.
+    told = {name: text.get(name) for name in ("cleaning", "unmasked", "extra_ids")}
+    shape |= {name: value for name, value in told.items() if value}
     if text.tokenizer in TOKENIZERS:
         shape["options"] = dict(text.get("tokenizer_options", {}))
     digest.update(json.dumps(shape, sort_keys=True).encode())

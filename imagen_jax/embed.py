@@ -141,6 +141,11 @@ def embed(
     """
     if dtype not in embeddings.DTYPES:
         raise ValueError(f"--dtype: must be one of {embeddings.DTYPES}, got {dtype!r}.")
+    if config.text.get("unmasked", False):
+        raise ValueError(
+            "config.text.unmasked: must be False, got True; files of embeddings do not "
+            "hold the values at padding."
+        )
     params = build.text_params(config)
     total = sum(len(source.contents) for source in sources(config))
     manifest = begin(out, config, build.text_identity(config, params), dtype, total)

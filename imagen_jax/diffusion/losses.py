@@ -81,6 +81,19 @@ def truncated_snr(gamma: float = 5.0) -> MinSNR:
 
 
 @typechecked
+def by_name(name: str) -> Weight:
+    """The weighting called "uniform", "min_snr" or "truncated_snr".
+
+    Raises:
+      ValueError: for another name.
+    """
+    weights = (uniform, min_snr(), truncated_snr())
+    known = dict(zip(("uniform", "min_snr", "truncated_snr"), weights, strict=True))
+    if name not in known:
+        raise ValueError(f"Weight: must be one of {list(known)}, got {name!r}.")
+    return known[name]
+
+
 def times(
     key: Key[Array, ""], batch: int, stratified: bool = False
 ) -> Float[Array, " B"]:

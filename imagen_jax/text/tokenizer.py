@@ -111,6 +111,9 @@ class SentencePieceTokenizer:
 
     Attributes:
       path: of the model file.
+      extra_ids: ids after the file's pieces, T5's 100 marks of what was cut out in its
+        training, the last one first. Where there are some, "<extra_id_0>", "</s>",
+        "<pad>" and "<unk>" in a text are those ids, as transformers reads them.
 
     Raises:
       ValueError: if the file is missing or is no SentencePiece model with an
@@ -118,6 +121,7 @@ class SentencePieceTokenizer:
     """
 
     path: str
+    extra_ids: int = 0
 
     def __post_init__(self) -> None:
         if self._processor.eos_id() < 0:
@@ -145,14 +149,34 @@ class SentencePieceTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Pieces in the file; T5's tables are larger (32,128 rows for 32,000)."""
-        return self._processor.vocab_size()
+        """Pieces in the file and extra ids; T5's tables are larger (32,128 rows)."""
+        return self._processor.vocab_size() + self.extra_ids
+
+    @functools.cached_property
+    def _marks(self) -> dict[str, int]:
+        last = self.vocab_size - 1
+        extra = {f"<extra_id_{i}>": last - i for i in range(self.extra_ids)}
+        return {"<pad>": PAD, "</s>": EOS, "<unk>": UNK, **extra}
+
+    def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts without eos; each stretch between marks is a text of its own."""
+        if not self.extra_ids:
+            return self._processor.encode(list(texts))
+        mark = re.compile(f"({'|'.join(map(re.escape, self._marks))})")
+        rows = []
+        for text in texts:
+            parts = mark.split(text)
+            row = list(self._processor.encode(parts[0]))
+            for name, stretch in zip(parts[1::2], parts[2::2], strict=True):
+                row += [self._marks[name], *self._processor.encode(stretch)]
+            rows.append(row)
+        return rows
 
     def encode(
         self, prompts: Sequence[str], length: int, *, truncate: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `Tokenizer.encode`."""
-        pieces = self._processor.encode(list(checked(prompts, length)))
+        pieces = self._pieces(checked(prompts, length))
         sizes = np.array([len(row) for row in pieces], np.int64)
         check_lengths(prompts, sizes, length - 1, truncate)
         sizes = np.minimum(sizes, length - 1)
@@ -164,9 +188,10 @@ class SentencePieceTokenizer:
 
     def decode(self, ids: np.ndarray) -> list[str]:
         """See `Tokenizer.decode`; ids past the file's pieces are left out."""
+        pieces = self._processor.vocab_size()
         rows = [row[: end(row, self._processor.eos_id())] for row in np.asarray(ids)]
         return [
-            self._processor.decode([int(i) for i in row if 0 < i < self.vocab_size])
+            self._processor.decode([int(i) for i in row if 0 < i < pieces])
             for row in rows
         ]
 

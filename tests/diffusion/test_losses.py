@@ -146,3 +146,11 @@ def test_a_learned_variance_is_left_alone():
     ).sum()
     np.testing.assert_allclose(value, plain, rtol=1e-6)
     assert gradient == 0
+
+
+def test_weights_are_found_by_name():
+    assert losses.by_name("uniform") is losses.uniform
+    assert losses.by_name("min_snr") == losses.min_snr()
+    assert losses.by_name("truncated_snr") == losses.truncated_snr()
+    with pytest.raises(ValueError, match=r"Weight: must be one of .* got 'snr'"):
+        losses.by_name("snr")

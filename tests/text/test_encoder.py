@@ -4,9 +4,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
+from imagen_jax import embed
 from imagen_jax.models import t5
 from imagen_jax.text import encoder, tokenizer
 
@@ -76,3 +78,9 @@ def test_any_network_of_ids_and_mask_fits():
     assert isinstance(module, encoder.TextNetwork)
     got = dataclasses.replace(ENCODER, module=module, length=3)({}, ["a"])
     np.testing.assert_array_equal(got.values, [[[100, 200], [1, 2], [0, 0]]])
+
+
+def test_unmasked_embeddings_cannot_be_kept_in_files(tmp_path):
+    config = ml_collections.ConfigDict({"text": {"unmasked": True}})
+    with pytest.raises(ValueError, match=r"text\.unmasked: must be False"):
+        embed.embed(config, str(tmp_path), dtype="int8", batch_size=1)
