@@ -7,6 +7,8 @@ A folder holds both towers (model_type "clip") or one of them ("clip_text_model"
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax.checkpoints import huggingface, tensors
@@ -201,11 +203,11 @@ def load_image_tower(folder: str) -> tuple[clip.CLIPImage, Any]:
     """The image tower of a folder and its parameters, float32 on the host."""
     module = image_tower(huggingface.read_config(folder), str(folder))
     weights = huggingface.open_folder(folder)
-    side = module.image_size
+    images = jax.ShapeDtypeStruct((1, *2 * (module.image_size,), 3), jnp.float32)
     return module, tensors.transfer(
         weights,
         image_table(module, _prefix(weights, IMAGE_PREFIX)),
-        folders.shapes(module, np.zeros((1, side, side, 3), np.float32)),
+        folders.shapes(module, images),
         folders.float32,
         _beside_image,
     )

@@ -1,6 +1,7 @@
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -97,7 +98,7 @@ def test_values_that_a_config_omits_are_those_of_transformers():
     assert module.text.d_model == 512 and module.text.activation == "quick_gelu"
     image = clip.image_tower({"model_type": "clip"})
     assert (image.image_size, image.patch_size, image.d_model) == (224, 32, 768)
-    side = np.zeros((1, 224, 224, 3), np.float32)
+    side = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
     shapes = safetensors.flatten(folders.shapes(image, side))
     # OpenAI's ViT-B/32: 87,456,000 in the tower and 393,216 in its projection.
     assert sum(leaf.size for leaf in shapes.values()) == 87_456_000 + 393_216
@@ -122,6 +123,14 @@ def test_old_configs_say_their_values_twice():
         (
             {"model_type": "clip", "text_config": {"hidden_size": "many"}},
             "here: the config's hidden_size must be int, got 'many'",
+        ),
+        (
+            {"model_type": "clip", "text_config": {"num_hidden_layers": 10**9}},
+            "num_hidden_layers must be positive and at most 1000",
+        ),
+        (
+            {"model_type": "clip", "text_config": {"vocab_size": -1}},
+            "vocab_size must be positive",
         ),
     ],
 )
