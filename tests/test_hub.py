@@ -169,6 +169,7 @@ def test_what_is_not_there_is_one_clear_line(fetch, offered, path, line):
 
 def test_a_model_of_another_package_is_not_fetched_to_be_sampled(fetch, offered):
     assert "base.safetensors" in tree(fetch("hf://org/ours", needs="model.json").folder)
+    assert (hub.model_folder("hf://org/ours") / "model.json").is_file()
     offered.asked.clear()
     with pytest.raises(
         ValueError, match="convert --from deepfloyd hf://org/diffusers "
