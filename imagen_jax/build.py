@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from imagen_jax import constructing, hub, partitioning
+from imagen_jax import constructing, hub, partitioning, tokenizers
 from imagen_jax.cascade import recipe, stage
 from imagen_jax.checkpoints import model_directory, safetensors, store
 from imagen_jax.data import (
@@ -41,14 +41,7 @@ from imagen_jax.models import (
     t5,
     unet,
 )
-from imagen_jax.text import (
-    cleaning,
-    clip_pieces,
-    encoder,
-    pretraining,
-    tokenizer,
-    wordpieces,
-)
+from imagen_jax.text import encoder, pretraining, tokenizer
 from imagen_jax.training import loop, optimizer, step
 
 NETWORKS = {
@@ -57,11 +50,6 @@ NETWORKS = {
     "deepfloyd": deepfloyd_unet.DeepFloydUNet,
 }
 TEXT_NETWORKS = {"t5": t5.T5Encoder, "clip": clip.CLIPText, "bert": bert.BERT}
-# Those that `config.text.tokenizer_file` and `.tokenizer_options` describe.
-TOKENIZERS = {
-    "clip": clip_pieces.ClipTokenizer,
-    "bert": wordpieces.WordPieceTokenizer,
-}
 SCHEDULES = {
     "cosine": schedules.CosineSchedule,
     "linear": schedules.LinearSchedule,
@@ -75,59 +63,13 @@ Config: TypeAlias = Any
 
 
 def make_tokenizer(config: Config) -> tokenizer.Tokenizer:
-    """The tokenizer of `config.text`, of cleaned prompts where it says so."""
-    plain = make_plain_tokenizer(config)
-    return cleaning.cleaned(plain, config.text.get("cleaning", ""))
-
-
-def make_plain_tokenizer(config: Config) -> tokenizer.Tokenizer:
-    """The tokenizer of prompts as they are."""
-    if config.text.tokenizer == "bytes":
-        return tokenizer.ByteTokenizer()
-    if config.text.tokenizer == "sentencepiece":
-        if not config.text.sentencepiece:
-            raise ValueError(
-                "config.text.sentencepiece: the path of a SentencePiece model is "
-                "required, or 'captions' for the shipped one, got ''. T5's is "
-                "spiece.model in its Hugging Face folder."
-            )
-        path = pieces_path(config.text.sentencepiece)
-        extra = config.text.get("extra_ids", 0)
-        return tokenizer.SentencePieceTokenizer(path, extra)
-    if config.text.tokenizer in TOKENIZERS:
-        if not config.text.get("tokenizer_file", ""):
-            raise ValueError(
-                "config.text.tokenizer_file: required, got ''. Give the path of "
-                "vocab.json (CLIP, merges.txt beside it), vocab.txt (BERT) or "
-                "tokenizer.json from the model's Hugging Face folder."
-            )
-        options = dict(config.text.get("tokenizer_options", {}))
-        return constructing.construct(
-            TOKENIZERS[config.text.tokenizer],
-            "text.tokenizer_options",
-            {"path": config.text.tokenizer_file, **options},
-        )
-    kinds = ["bytes", "sentencepiece", *TOKENIZERS]
-    raise ValueError(
-        f"config.text.tokenizer: must be one of {kinds}, got {config.text.tokenizer!r}."
-    )
+    """The tokenizer of `config.text`."""
+    return tokenizers.make(config.text)
 
 
 def tokenizer_files(config: Config) -> list[pathlib.Path]:
     """The files that the tokenizer of `config.text` reads, the one it names first."""
-    if config.text.tokenizer == "sentencepiece":
-        return [pathlib.Path(pieces_path(config.text.sentencepiece))]
-    if config.text.tokenizer in TOKENIZERS:
-        file = pathlib.Path(config.text.tokenizer_file)
-        merges = [file.with_name("merges.txt")] if file.name == "vocab.json" else []
-        return [file, *merges]
-    return []
-
-
-def pieces_path(name: str) -> str:
-    """The path of a SentencePiece model, given it or a shipped one's name."""
-    shipped = tokenizer.ASSETS / f"{name}.model"
-    return str(shipped) if shipped.is_file() else name
+    return tokenizers.files(config.text)
 
 
 def make_text_module(config: Config) -> Any:
@@ -153,7 +95,9 @@ def make_text_encoder(config: Config) -> encoder.TextEncoder:
 def make_stage(config: Config) -> stage.Stage:
     """The stage that a config of kind "stage" describes."""
     diffusion, module = config.diffusion, make_text_module(config)
-    schedule = constructing.typed(SCHEDULES, "diffusion.schedule", diffusion.schedule)
+    schedule = constructing.typed(
+        schedules.KINDS, "diffusion.schedule", diffusion.schedule
+    )
     discrete = isinstance(schedule, schedules.DiscreteSchedule)
     return stage.Stage(
         name=config.name,
@@ -170,7 +114,7 @@ def make_stage(config: Config) -> stage.Stage:
         stratified=diffusion.stratified,
         text_drop=diffusion.text_drop,
         aug_schedule=constructing.typed(
-            SCHEDULES, "diffusion.aug_schedule", diffusion.aug_schedule
+            schedules.KINDS, "diffusion.aug_schedule", diffusion.aug_schedule
         ),
         # Older models lack these.
         aug_max=diffusion.get("aug_max", 1.0),
@@ -299,11 +243,11 @@ def text_identity(config: Config, params: Any) -> str:
     for file in tokenizer_files(config):
         digest.update(file.read_bytes())
     shape = {**text.encoder.to_dict(), "tokenizer": text.tokenizer}
+    if text.tokenizer in tokenizers.OTHERS:
+        shape["options"] = dict(text.get("tokenizer_options", {}))
     # What older models lack is told only where it is used: their caches stay valid.
     told = {name: text.get(name) for name in ("cleaning", "unmasked", "extra_ids")}
     shape |= {name: value for name, value in told.items() if value}
-    if text.tokenizer in TOKENIZERS:
-        shape["options"] = dict(text.get("tokenizer_options", {}))
     digest.update(json.dumps(shape, sort_keys=True).encode())
     for name, leaf in sorted(safetensors.flatten(params).items()):
         digest.update(name.encode() + np.asarray(leaf).tobytes())
@@ -404,11 +348,12 @@ def make_examples(
     examples = [source.example(seed, i, size) for i in number]
     texts = [example["text"] for example in examples]
     pictures = [example["image"] for example in examples]
+    wanted = grid.prompts(module, texts)
     if params is None and cache is not None:
-        values, mask = cache(texts, config.text.length)
-        embedding = encoder.TextEmbedding(*map(jax.numpy.asarray, (values, mask)))
+        found = map(jax.numpy.asarray, cache(wanted, config.text.length))
     else:
-        embedding = make_text_encoder(config).truncated(params, texts)
+        found = make_text_encoder(config).truncated(params, wanted)
+    embedding = encoder.TextEmbedding(*found)
     return grid.examples_of(module, embedding, texts, pictures)
 
 

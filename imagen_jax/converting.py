@@ -38,6 +38,8 @@ FORMATS = {
     "bert": "bert",
     "deepfloyd": "deepfloyd",
 }
+# Folders that a format reads of its first path alone.
+FIRST_ONLY = {"deepfloyd": ("text_encoder/", "tokenizer/")}
 NOTICE = "NOTICE"
 PROGRESS = ".converting.json"
 SPARE = 50_000_000  # bytes left on the disk, for what is beside the networks

@@ -12,7 +12,7 @@ import os
 import pathlib
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 PUBLISHED = pathlib.Path(__file__).parent / "published"  # the shipped models
@@ -53,12 +53,15 @@ class Local(NamedTuple):
     name: str
 
 
-def local(path: str, *, variant: str = "", needs: str = "") -> Local:
+def local(
+    path: str, *, variant: str = "", needs: str = "", without: Sequence[str] = ()
+) -> Local:
     """A folder as it is, or one of the hub, fetched as far as the cache lacks it.
 
     Args:
       path: a local path, gs://..., or hf://ORG/NAME[@REVISION][/FOLDER].
       variant: "fp16" for half-size weights where there are some.
+      without: folders of the hub's folder that are not wanted, as "text_encoder/".
       needs: a file that the hub's folder must have, before anything is fetched.
 
     Raises:
@@ -75,9 +78,9 @@ def local(path: str, *, variant: str = "", needs: str = "") -> Local:
         )
     names = _listing(address, path)
     if names is None:
-        snapshot = _cached(address, path, variant)
+        snapshot = _cached(address, path, variant, without)
     else:
-        chosen = wanted(names, address.folder, variant)
+        chosen = wanted(names, address.folder, variant, without)
         _check(address, path, names, chosen, needs)
         snapshot = _fetch(address, path, chosen)
     # Its last part is the commit that the revision was when it was fetched.
@@ -122,17 +125,24 @@ def parse(path: str) -> Address:
     return Address(match["name"], match["revision"] or "", folder)
 
 
-def wanted(names: Iterable[str], folder: str = "", variant: str = "") -> list[str]:
+def wanted(
+    names: Iterable[str],
+    folder: str = "",
+    variant: str = "",
+    without: Sequence[str] = (),
+) -> list[str]:
     """The files of a repository that a model is read from.
 
     Args:
       names: of all its files.
       folder: that is asked for, "" is all.
       variant: of weights: where a folder has some of it, these and no others.
+      without: folders that are not wanted.
     """
     prefix = f"{folder}/" if folder else ""
     inside = [name for name in names if name.startswith(prefix)]
-    inside = [n for n in inside if not n.removeprefix(prefix).startswith(LEFT_OUT)]
+    out = (*LEFT_OUT, *without)
+    inside = [n for n in inside if not n.removeprefix(prefix).startswith(out)]
     weights = {n for n in inside if n.endswith(".safetensors") or ".index." in n}
     has = {posixpath.dirname(n) for n in weights if _variant_of(n) == variant}
     chosen = []
@@ -160,7 +170,7 @@ def _listing(address: Address, path: str) -> list[str] | None:
     from huggingface_hub import errors
 
     try:
-        info = huggingface_hub.HfApi().repo_info(
+        info = huggingface_hub.HfApi().model_info(
             address.name, revision=address.revision or "main"
         )
     except errors.HfHubHTTPError as error:
@@ -218,7 +228,7 @@ def _fetch(address: Address, path: str, chosen: list[str]) -> str:
         raise _unreachable(address, path, error) from error
 
 
-def _cached(address: Address, path: str, variant: str) -> str:
+def _cached(address: Address, path: str, variant: str, without: Sequence[str]) -> str:
     """The folder of a revision that the cache has whole."""
     import huggingface_hub
 
@@ -234,7 +244,7 @@ def _cached(address: Address, path: str, variant: str) -> str:
             ignore_patterns=[
                 *others,
                 "*.bin.index.*",
-                *(f"{prefix}{folder}*" for folder in LEFT_OUT),
+                *(f"{prefix}{folder}*" for folder in (*LEFT_OUT, *without)),
             ],
         )
     except Exception as error:

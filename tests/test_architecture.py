@@ -32,7 +32,8 @@ ALLOWED = {
     "build": WINGS
     | SECOND
     | {"cascade", "data", "published", "training", "evaluation", "constructing"}
-    | {"hub"},
+    | {"hub", "tokenizers"},
+    "tokenizers": {"text", "constructing"},
     "converting": {"checkpoints", "published"},
     "loading": WINGS | SECOND | {"cascade", "data", "evaluation", "build", "hub"},
     "export": WINGS

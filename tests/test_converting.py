@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import tracemalloc
 import types
 
 import ml_dtypes
@@ -248,6 +249,26 @@ def test_a_finished_part_is_passed_over_if_its_checksum_is_right(folders, tmp_pa
     (out / "text.safetensors").write_bytes(data)
     assert convert_reading(folders, out) == [[s.names[0] for s in TABLE.values()], []]
     loaded(out)
+
+
+def test_a_few_arrays_are_held_and_never_the_network(tmp_path, monkeypatch):
+    for module in (manifest, safetensors_writer):
+        monkeypatch.setattr(module, "CHUNK", 1 << 16)
+    arrays = {f"layer_{i:02}": np.ones((400, 500), np.float32) for i in range(30)}
+    safetensors.numpy.save_file(arrays, tmp_path / "model.safetensors")
+    part = conversion.Part(
+        name="text",
+        tensors=huggingface.open_folder(tmp_path),
+        table={name: tensors.Source((name,), np.transpose) for name in arrays},
+        shapes=shapes(dict.fromkeys(arrays, (500, 400))),
+    )
+    model = conversion.Conversion(stages=(), text={"a": 1}, parts=(part,), files={})
+    tracemalloc.start()
+    converting.convert(model, tmp_path / "model", dtype="int8", origin={})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # As read, as float32 in our order, and what scaling it makes; 30 are in the file.
+    assert peak < 6 * arrays["layer_00"].nbytes
 
 
 def test_another_source_is_not_mixed_with_what_is_there(folders, tmp_path):

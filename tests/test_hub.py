@@ -107,6 +107,7 @@ def test_only_what_a_model_is_read_from_is_wanted():
     half = hub.wanted(FILES, variant="fp16")
     assert "model.fp16.safetensors" in half and "model.safetensors" not in half
     assert "unet/model.safetensors" in half
+    assert not [n for n in hub.wanted(FILES, without=("unet/",)) if "unet" in n]
 
 
 def test_a_repository_is_fetched_once_and_pinned(fetch, offered):
@@ -168,6 +169,7 @@ def test_what_is_not_there_is_one_clear_line(fetch, offered, path, line):
 
 def test_a_model_of_another_package_is_not_fetched_to_be_sampled(fetch, offered):
     assert "base.safetensors" in tree(fetch("hf://org/ours", needs="model.json").folder)
+    assert (hub.model_folder("hf://org/ours") / "model.json").is_file()
     offered.asked.clear()
     with pytest.raises(
         ValueError, match="convert --from deepfloyd hf://org/diffusers "

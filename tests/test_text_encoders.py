@@ -9,11 +9,11 @@ import ml_collections
 import numpy as np
 import pytest
 
-from imagen_jax import build, embed, export, loading, partitioning
+from imagen_jax import build, converting, embed, export, loading, partitioning
 from imagen_jax.cascade import stage
-from imagen_jax.checkpoints import model_directory, tensors
+from imagen_jax.checkpoints import model_directory
 from imagen_jax.commands import configs
-from imagen_jax.planning import memory, programs
+from imagen_jax.planning import programs
 from imagen_jax.published import bert, clip
 from tests.golden import prompts
 
@@ -24,12 +24,8 @@ KINDS = {"clip": clip, "bert": bert}
 def written(kind, folder):
     """A converted text encoder as a model directory, and its config group."""
     model = KINDS[kind].convert([str(GOLDEN / kind)])
-    (part,) = model.parts
-    params = tensors.transfer(part.tensors, part.table, part.shapes, unused=part.unused)
-    model_directory.write(folder, [], {"text": params}, "float32")
-    for name, path in model.files.items():
-        shutil.copyfile(path, folder / name)
-    return ml_collections.ConfigDict(dict(model.text))
+    converting.convert(model, folder, dtype="float32", origin={})
+    return ml_collections.ConfigDict(model_directory.read(folder).text)
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
@@ -100,7 +96,8 @@ def test_plans_hold_the_encoder(config):
     assert program.parameters == sum(
         leaf.size for leaf in jax.tree.leaves(build.text_params(config))
     )
-    assert memory.kept(config, "none").bytes > 0
+    values, _ = programs._text_shapes(config, encoded=True)["text_values"]
+    assert values == (config.text.length, 24)
 
 
 def test_an_exported_model_carries_the_tokenizer(config, tmp_path):

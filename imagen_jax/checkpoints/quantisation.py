@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from imagen_jax.checkpoints import tensors
+
 SCALE = "@scale"
 LEAST = 1024  # numbers, below which an array is not worth a scale
 
@@ -84,3 +86,26 @@ def _mismatch(name: str, scale: np.ndarray) -> Mismatch:
         f"quantisation: {name} of shape {scale.shape} belongs to no int8 array of its "
         "width; copy or download the file again."
     )
+
+
+def table(stored: tensors.Tensors) -> tensors.Table:
+    """The arrays of a file, quantised or not, to be restored one by one.
+
+    A scale without its array is left over, which `tensors.check` refuses.
+    """
+    names = set(stored.names())
+    sources = {}
+    for name in names:
+        if name + SCALE in names:
+            sources[name] = tensors.Source((name, name + SCALE), _scaled)
+        elif not name.endswith(SCALE):
+            sources[name] = tensors.Source((name,))
+    return sources
+
+
+def _scaled(array: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    if array.dtype != np.int8 or array.shape[-1:] != scale.shape:
+        raise ValueError(
+            f"{array.dtype} of shape {array.shape} cannot have scales of {scale.shape}"
+        )
+    return array * scale

@@ -198,7 +198,7 @@ def damaged(path: Path, why: str) -> ValueError:
     )
 
 
-def pickle(path: pathlib.Path) -> ValueError:
+def pickle(path: Path) -> ValueError:
     """The error of a file that could run code."""
     return ValueError(
         f"safetensors: {path} is a pickle, which can run code when read. Use the "

@@ -30,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the stored parameters (default: bfloat16)",
     )
     parser.add_argument(
+        "--variant",
+        choices=("fp16",),
+        default="",
+        help="of hf:// weights that are there in several types: half the download",
+    )
+    parser.add_argument(
         "--option",
         action="append",
         default=[],
@@ -51,8 +57,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     options = dict(map(option, args.option))
     paths, names = [], []
-    for path in args.paths:
-        found = hub.local(path)
+    for i, path in enumerate(args.paths):
+        without = converting.FIRST_ONLY.get(args.kind, ()) if i else ()
+        found = hub.local(path, variant=args.variant, without=without)
         paths.append(found.folder)
         names.append(found.name)
     model = converting.read(args.kind, paths, options)

@@ -80,7 +80,6 @@ def truncated_snr(gamma: float = 5.0) -> MinSNR:
     return MinSNR(gamma, floor=1.0)
 
 
-@typechecked
 def by_name(name: str) -> Weight:
     """The weighting called "uniform", "min_snr" or "truncated_snr".
 
@@ -94,6 +93,7 @@ def by_name(name: str) -> Weight:
     return known[name]
 
 
+@typechecked
 def times(
     key: Key[Array, ""], batch: int, stratified: bool = False
 ) -> Float[Array, " B"]:

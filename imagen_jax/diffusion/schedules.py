@@ -225,3 +225,12 @@ def table(schedule: DiscreteSchedule) -> tuple[np.ndarray, np.ndarray, np.ndarra
     logsnr = np.log(squared) - np.log1p(-squared)
     columns = (logsnr, np.sqrt(squared), np.sqrt(1.0 - squared))
     return tuple(column.astype(np.float32) for column in columns)
+
+
+# What a config calls them.
+KINDS = {
+    "cosine": CosineSchedule,
+    "linear": LinearSchedule,
+    "shifted_cosine": ShiftedCosineSchedule,
+    "discrete": DiscreteSchedule,
+}

@@ -4,6 +4,8 @@ Imagen compares it with T5 and CLIP (Saharia et al. 2022, section 4.4). Only the
 is here: no pooler and no heads of its pretraining. A text is one segment.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -81,10 +83,12 @@ class BERT(nn.Module):
         )
         places = transformer.positions(self, self.max_length, self.d_model)
         init = layers.partitioned(nn.initializers.normal(0.02), None, "embed")
-        segments = self.param("segment_embedding", init, (self.segments, self.d_model))
+        segments: Any = self.param(
+            "segment_embedding", init, (self.segments, self.d_model)
+        )
         added = places[: ids.shape[1]] + segments[:1]
         norm = {"dtype": self.dtype, "epsilon": self.epsilon}
-        x = embed(ids) + added.astype(self.dtype)
+        x = embed(ids) + added[None].astype(self.dtype)
         x = layers.LayerNorm(name="embedding_norm", **norm)(x)
         x = layers.constrain(x, "batch", "length", "act_embed")
         bias = jnp.where(mask, 0.0, transformer.MASKED)[:, None, None]

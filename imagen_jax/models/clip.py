@@ -7,6 +7,7 @@ the patches and the projections.
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -97,7 +98,7 @@ class CLIPText(nn.Module):
             self.vocab_size, self.d_model, dtype=self.dtype, name="token_embedder"
         )
         places = transformer.positions(self, self.max_length, self.d_model)
-        x = embed(ids) + places[: ids.shape[1]].astype(self.dtype)
+        x = embed(ids) + places[None, : ids.shape[1]].astype(self.dtype)
         x = layers.constrain(x, "batch", "length", "act_embed")
         seen = (
             jnp.tril(jnp.ones((1, 1, *ids.shape[1:] * 2), bool)) & mask[:, None, None]
@@ -195,10 +196,11 @@ class CLIPImage(nn.Module):
             use_bias=False,
         )
         init = layers.partitioned(nn.initializers.normal(0.02), None)
-        first = self.param("class_embedding", init, (self.d_model,)).astype(self.dtype)
-        first = jnp.broadcast_to(first, (len(x), 1, self.d_model))
+        first: Any = self.param("class_embedding", init, (self.d_model,))
+        first = jnp.broadcast_to(first.astype(self.dtype), (len(x), 1, self.d_model))
         places = transformer.positions(self, 1 + x.shape[1], self.d_model)
-        x = jnp.concatenate([first, patches(x)], axis=1) + places.astype(self.dtype)
+        x = jnp.concatenate([first, patches(x)], axis=1)
+        x = x + places[None].astype(self.dtype)
         norm = {"epsilon": self.epsilon, "dtype": self.dtype}
         x = layers.LayerNorm(name="first_norm", **norm)(x)
         for i in range(self.num_layers):
@@ -232,9 +234,10 @@ class Preprocessing:
 
     The shorter side is resized to `resize`, the longer one in proportion, rounded down;
     the middle `crop` x `crop` are kept. The resize is bicubic (Keys 1981, a = -1/2)
-    and antialiased as Pillow's, then clipped to the range of pixels, but its result is
-    not rounded to whole pixel values: a picture differs from transformers' by about
-    half a pixel value.
+    and antialiased, rows first, clipped to the range of pixels after each pass as
+    Pillow's is; but it is not rounded to whole pixel values, so that gradients pass: a
+    picture differs from transformers' by at most one pixel value of 255, by a third on
+    average.
 
     Attributes:
       resize: length of the shorter side.
@@ -254,10 +257,15 @@ class Preprocessing:
                 f"Preprocessing: crop must be between 1 and resize = {self.resize}, "
                 f"got {self.crop}."
             )
+        if not len(self.mean) == len(self.std) == 3 or min(self.std) <= 0:
+            raise ValueError(
+                "Preprocessing: mean and std must be of three channels, std positive, "
+                f"got {self.mean} and {self.std}."
+            )
 
     def __call__(self, images: Array) -> Array:
         """Images [B, H, W, 3] float in [-1, 1] -> [B, crop, crop, 3] float32."""
-        return _prepare(images, self)
+        return _prepare(jnp.asarray(images), self)
 
 
 @typechecked
@@ -268,9 +276,13 @@ def _prepare(
     short = min(height, width)
     sides = [settings.resize * side // short for side in (height, width)]
     x = images.astype(jnp.float32) / 2 + 0.5
-    if sides != [height, width]:
-        shape = (len(x), *sides, 3)
-        x = jnp.clip(jax.image.resize(x, shape, "bicubic", antialias=True), 0.0, 1.0)
+    for shape in ((len(x), height, sides[1], 3), (len(x), *sides, 3)):
+        if shape != x.shape:
+            x = jax.image.resize(x, shape, "bicubic", antialias=True)
+            x = jnp.clip(x, 0.0, 1.0)
     top, left = ((side - settings.crop) // 2 for side in sides)
     x = x[:, top : top + settings.crop, left : left + settings.crop]
-    return (x - jnp.array(settings.mean)) / jnp.array(settings.std)
+    mean, std = (
+        jnp.array(a).reshape(1, 1, 1, 3) for a in (settings.mean, settings.std)
+    )
+    return (x - mean) / std

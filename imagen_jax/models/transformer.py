@@ -4,6 +4,8 @@ Vaswani et al. 2017 (https://arxiv.org/abs/1706.03762). T5 differs: no biases, n
 division by sqrt(K), a gated feed-forward (`models/t5.py`).
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -56,7 +58,8 @@ def check_length(network: str, length: int, most: int) -> None:
 def positions(module: nn.Module, size: int, width: int) -> Array:
     """The learned vectors [size, width] of positions, a parameter of `module`."""
     init = layers.partitioned(nn.initializers.normal(0.02), None, "embed")
-    return module.param("position_embedding", init, (size, width))
+    table: Any = module.param("position_embedding", init, (size, width))
+    return table
 
 
 class SelfAttention(nn.Module):

@@ -7,6 +7,8 @@ A folder holds both towers (model_type "clip") or one of them ("clip_text_model"
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax.checkpoints import huggingface, tensors
@@ -43,15 +45,6 @@ TEXT_PREFIX, IMAGE_PREFIX = "text_model.", "vision_model."
 # older files hold.
 HEADS = ("text_projection.", "visual_projection.", "logit_scale")
 BUFFERS = "embeddings.position_ids"
-# 3 is Pillow's number for the bicubic filter.
-PREPROCESSING = {
-    "do_resize": True,
-    "do_center_crop": True,
-    "do_rescale": True,
-    "do_normalize": True,
-    "resample": 3,
-    "rescale_factor": 1 / 255,
-}
 
 
 def text_module(
@@ -210,48 +203,14 @@ def load_image_tower(folder: str) -> tuple[clip.CLIPImage, Any]:
     """The image tower of a folder and its parameters, float32 on the host."""
     module = image_tower(huggingface.read_config(folder), str(folder))
     weights = huggingface.open_folder(folder)
-    side = module.image_size
+    images = jax.ShapeDtypeStruct((1, *2 * (module.image_size,), 3), jnp.float32)
     return module, tensors.transfer(
         weights,
         image_table(module, _prefix(weights, IMAGE_PREFIX)),
-        folders.shapes(module, np.zeros((1, side, side, 3), np.float32)),
+        folders.shapes(module, images),
         folders.float32,
         _beside_image,
     )
-
-
-def load_preprocessing(folder: str) -> clip.Preprocessing:
-    """What a folder's preprocessor_config.json says is done to pictures.
-
-    Raises:
-      ValueError: if it is anything else than `clip.Preprocessing` does.
-    """
-    name = "preprocessor_config.json"
-    where = f"{folder}/{name}"
-    values = huggingface.read_config(folder, name)
-    for key, wanted in PREPROCESSING.items():
-        if values.get(key, wanted) != wanted:
-            raise ValueError(f"{where}: {key} must be {wanted}, got {values[key]!r}.")
-    default = clip.Preprocessing()
-    return clip.Preprocessing(
-        resize=_side(where, values.get("size", default.resize), "shortest_edge"),
-        crop=_side(where, values.get("crop_size", default.crop), "height", "width"),
-        mean=tuple(values.get("image_mean", default.mean)),
-        std=tuple(values.get("image_std", default.std)),
-    )
-
-
-def _side(where: str, value: Any, *names: str) -> int:
-    """A length, which older files give as a number and newer ones as an object."""
-    sides = set(value.values()) if isinstance(value, dict) else {value}
-    named = not isinstance(value, dict) or set(value) == set(names)
-    side = sides.pop() if len(sides) == 1 else None
-    if not named or type(side) is not int:
-        raise ValueError(
-            f"{where}: a size must be one number, or the same one for "
-            f"{' and '.join(names)}, got {value!r}."
-        )
-    return side
 
 
 def _values(

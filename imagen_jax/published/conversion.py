@@ -9,12 +9,14 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from etils import epath
 
 from imagen_jax.checkpoints import model_directory, safetensors, tensors
+
+Table: TypeAlias = tensors.Table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Part:
 
     name: str
     tensors: tensors.Tensors
-    table: tensors.Table
+    table: Table
     shapes: Any
     unused: Callable[[str], bool] = lambda name: False
 

@@ -7,7 +7,6 @@ IFSuperResolutionPipeline.
 """
 
 import functools
-import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from imagen_jax.checkpoints import huggingface, safetensors, tensors
 from imagen_jax.conditioning import Conditioning
@@ -248,7 +248,7 @@ def stage_config(
     Raises:
       ValueError: for a value that is not IF's kind.
     """
-    root = pathlib.Path(folder)
+    root = epath.Path(folder)
     where, plan = f"{root}/unet/config.json", f"{root}/scheduler/scheduler_config.json"
     unet = huggingface.read_config(root / "unet")
     scheduler = huggingface.read_config(root / "scheduler", "scheduler_config.json")
@@ -322,7 +322,7 @@ def convert(paths: Sequence[str], *, dtype: str = "bfloat16") -> conversion.Conv
     Raises:
       ValueError: for a folder that is no such stage.
     """
-    first = pathlib.Path(paths[0])
+    first = epath.Path(paths[0])
     encoder = t5.convert(
         [str(first / "text_encoder"), str(first / "tokenizer")],
         length=TEXT_LENGTH,
@@ -354,7 +354,7 @@ def part(folder: str, config: Mapping[str, Any]) -> conversion.Part:
         low_res=bool(config["stage"]["low_resolution"]),
     )
     stem = "diffusion_pytorch_model"
-    source = huggingface.open_folder(pathlib.Path(folder) / "unet", stem)
+    source = huggingface.open_folder(epath.Path(folder) / "unet", stem)
     return conversion.Part(
         name=config["name"],
         tensors=source,

@@ -15,6 +15,8 @@ from imagen_jax.checkpoints import huggingface, tensors
 
 Path = str | os.PathLike
 
+MAX_LAYERS, MAX_SIZE = 1000, 2**24  # so that no config asks for endless tables
+
 
 def dense(ours: str, theirs: str, *, bias: bool = True) -> tensors.Table:
     """A linear layer: torch keeps its kernel as [out, in]."""
@@ -41,18 +43,16 @@ def same(ours: str, theirs: str) -> tensors.Table:
     return {ours: tensors.Source((theirs,))}
 
 
-def shapes(module: nn.Module, *inputs: np.ndarray) -> Any:
-    """The tree of a network's parameters' shapes, given inputs that it may have."""
-    boxed = jax.eval_shape(
-        lambda key: module.init(key, *inputs)["params"], jax.random.key(0)
-    )
-    return partitioning.unbox(boxed)
+def shapes(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> Any:
+    """The tree of a network's parameters' shapes, given those of its inputs."""
+    boxed = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    return partitioning.unbox(boxed["params"])
 
 
 def text_shapes(module: nn.Module) -> Any:
     """`shapes` of a network of ids and mask."""
-    ids = np.zeros((1, 2), np.int32)
-    return shapes(module, ids, ids == 0)
+    ids, mask = (jax.ShapeDtypeStruct((1, 2), kind) for kind in (np.int32, np.bool_))
+    return shapes(module, ids, mask)
 
 
 def values(
@@ -63,7 +63,7 @@ def values(
     Configs leave out what is their class's default; those are in `defaults`.
 
     Raises:
-      ValueError: for a value of another type than its default's.
+      ValueError: for a value of another type than its default's, or out of bounds.
     """
     found = {name: config.get(name, default) for name, default in defaults.items()}
     for name, value in found.items():
@@ -72,6 +72,12 @@ def values(
         if not fits:
             raise ValueError(
                 f"{where}: the config's {name} must be {kind.__name__}, got {value!r}."
+            )
+        most = MAX_LAYERS if name == "num_hidden_layers" else MAX_SIZE
+        if kind is not str and not 0 < value <= most:
+            raise ValueError(
+                f"{where}: the config's {name} must be positive and at most {most}, "
+                f"got {value!r}."
             )
     return found
 

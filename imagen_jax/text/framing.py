@@ -150,12 +150,14 @@ def encode(
             f"{length}."
         )
     texts = list(tokenizer.checked(prompts, length))
-    try:
-        rows = [e.ids for e in backend.encode_batch(texts, add_special_tokens=False)]
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"Tokenizer: a prompt is not valid Unicode ({error})."
-        ) from error
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"Tokenizer: the prompt {text!r} is not valid Unicode."
+            ) from error
+    rows = [e.ids for e in backend.encode_batch(texts, add_special_tokens=False)]
     sizes = np.array([len(row) for row in rows], np.int64)
     tokenizer.check_lengths(prompts, sizes, length - 2, truncate)
     ids = np.full((len(rows), length), pad, np.int32)

@@ -90,13 +90,10 @@ IF_II_L = IF_I_XL | {
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "count"),
-    [
-        ("deepfloyd/if_i_xl", IF_I_XL, 4_304_695_110),
-        ("deepfloyd/if_ii_l", IF_II_L, 1_243_300_000),
-    ],
+    ("name", "values"),
+    [("deepfloyd/if_i_xl", IF_I_XL), ("deepfloyd/if_ii_l", IF_II_L)],
 )
-def test_deepfloyds_configs_are_those_of_its_files(name, values, count):
+def test_deepfloyds_configs_are_those_of_its_files(name, values):
     config = configs.load(name)
     network = {
         "type": "deepfloyd",
@@ -113,8 +110,6 @@ def test_deepfloyds_configs_are_those_of_its_files(name, values, count):
     # Nothing says the same of the way up as of the way down.
     got["head_dim_up"] = got["head_dim_up"] or got["head_dim"]
     assert got == want
-    counted = sum(build.count(jax.eval_shape(stage.init, jax.random.key(0))).values())
-    assert abs(counted - count) < (1 if "xl" in name else 50_000)
 
 
 def test_a_key_is_overridden_with_its_own_type():

@@ -105,7 +105,7 @@ def test_a_discrete_level_knows_its_time():
 
 def test_discrete_time_is_a_step_up_to_the_next():
     schedule = schedules.DiscreteSchedule(steps=10, betas="linear")
-    t = jnp.array([0.0, 0.099, 0.3, 0.399, 1.0], jnp.float32)
+    t = jnp.array([0.0, 0.09, 0.3, 0.39, 1.0], jnp.float32)
     found = schedule.time(schedule(t)) * 10
     np.testing.assert_allclose(found, [0, 0, 3, 3, 9], atol=1e-5)
 

@@ -161,12 +161,8 @@ def test_deepfloyds_steps_are_those_of_diffusers(stage, cap):
     def clip(x):
         return thresholding.dynamic(x, 0.95, cap)
 
-    keys = jnp.stack(
-        [
-            jax.random.fold_in(jax.random.key(deepfloyd.ABOUT["seed"]), i)
-            for i in range(shape[0])
-        ]
-    )
+    seed = jax.random.key(deepfloyd.ABOUT["seed"])
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(seed, jnp.arange(shape[0]))
     denoiser = guidance.thresholded(denoiser, clip)
     step = jax.jit(
         lambda state, i: draw.advance(keys, denoiser, state, COND, first=i, count=1)

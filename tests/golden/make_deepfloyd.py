@@ -172,11 +172,11 @@ def trajectory(stage: str) -> dict[str, np.ndarray]:
 
 
 def draw() -> dict[str, np.ndarray]:
-    """Two pictures through both stages, the noise supplied."""
+    """Two pictures of one prompt through both stages, the noise supplied."""
     keys, none = keys_of(2), {"safety_checker": None, "feature_extractor": None}
     none |= {"tokenizer": None, "text_encoder": None, "watermarker": None}
     text = {
-        "prompt_embeds": tokens("prompt", 2),
+        "prompt_embeds": tokens("prompt", 1).repeat(2, 1, 1),
         "negative_prompt_embeds": tokens("empty", 1).repeat(2, 1, 1),
         "output_type": "pt",
     }

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 
 import jax
@@ -7,32 +8,27 @@ import numpy as np
 import optax
 import pytest
 
-from imagen_jax import build
-from imagen_jax.cascade import cascade
-from imagen_jax.checkpoints import safetensors, tensors
+from imagen_jax import build, loading
+from imagen_jax.checkpoints import model_directory, safetensors, tensors
 from imagen_jax.conditioning import Conditioning
 from imagen_jax.diffusion import prediction, schedules
 from imagen_jax.published import deepfloyd as published
+from imagen_jax.published import t5
 from imagen_jax.text import encoder
 from tests import deepfloyd
 from tests.golden import named_weights
 
 ABOUT = deepfloyd.ABOUT
-TEXT = {
-    "tokenizer": "bytes",
-    "sentencepiece": "",
-    "length": deepfloyd.TOKENS,
-    "weights": "",
-    "unmasked": True,
-    "encoder": {
-        "vocab_size": 384,
-        "d_model": deepfloyd.TEXT,
-        "num_layers": 1,
-        "num_heads": 2,
-        "head_dim": 4,
-        "d_ff": 8,
-        "dtype": "float32",
-    },
+# A ByT5: no tokenizer's file.
+TEXT_ENCODER = {
+    "model_type": "t5",
+    "vocab_size": 384,
+    "d_model": deepfloyd.TEXT,
+    "num_layers": 1,
+    "num_heads": 2,
+    "d_kv": 4,
+    "d_ff": 8,
+    "feed_forward_proj": "gated-gelu",
 }
 
 
@@ -57,13 +53,30 @@ def folders(tmp_path_factory):
             {name: source.read(name) for name in source.names()},
             {},
         )
+    write(root / "1" / "text_encoder", "config.json", TEXT_ENCODER)
+    write_text_encoder(root / "1" / "text_encoder" / "model.safetensors")
     return [str(root / "1"), str(root / "2")]
 
 
+def write_text_encoder(path):
+    module = t5.module_of(TEXT_ENCODER)
+    shapes = build.shapes_of(build.encoder_init(module, 4))
+    flat, arrays = safetensors.flatten(shapes), {}
+    for ours, source in t5.table(module).items():
+        shape = flat[ours].shape
+        turned = shape if "embedder" in ours else shape[::-1]
+        arrays[source.names[0]] = named_weights.weight(source.names[0], turned)
+    safetensors.save(path, arrays, {})
+
+
 @pytest.fixture(scope="module")
-def configs(folders):
-    first = published.stage_config(folders[0], TEXT)
-    return first, published.stage_config(folders[1], TEXT, 8)
+def converted(folders):
+    return published.convert(folders, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def configs(converted):
+    return converted.stages
 
 
 def made(config):
@@ -91,17 +104,30 @@ def test_networks_are_told_the_steps_of_the_table(configs):
     np.testing.assert_array_equal(told * 1000, jnp.array([0, 421, 999.0]))
 
 
-def test_a_stage_comes_from_its_folder(folders, configs):
-    for number, folder, config in zip("12", folders, configs, strict=True):
-        part = published.part(folder, config)
+def test_its_parts_come_from_its_folders(converted, configs):
+    names = [part.name for part in converted.parts]
+    assert names == ["text", "if_8", "if_16"]
+    for number, part, config in zip("12", converted.parts[1:], configs, strict=True):
         tree = tensors.transfer(part.tensors, part.table, part.shapes)
-        assert part.name == config["name"] == f"if_{config['stage']['resolution']}"
         same = jax.tree.map(np.array_equal, tree, deepfloyd.params(number))
         assert all(jax.tree.leaves(same))
         module, _ = made(config)
         assert jax.tree.structure(build.shapes_of(module.init)) == (
             jax.tree.structure(part.shapes)
         )
+
+
+def test_its_text_is_cleaned_and_not_masked(converted, configs):
+    for text in (converted.text, *(config["text"] for config in configs)):
+        assert (text["length"], text["unmasked"]) == (77, True)
+        assert text["cleaning"] == "deepfloyd"
+    assert converted.notice == published.NOTICE
+
+
+def test_a_text_encoder_of_another_width_is_refused(folders, converted):
+    text = {**converted.text, "encoder": {**converted.text["encoder"], "d_model": 32}}
+    with pytest.raises(ValueError, match="encoder_hid_dim must be the text encoder's"):
+        published.stage_config(folders[0], text)
 
 
 def test_the_licence_is_said():
@@ -163,34 +189,36 @@ def test_thresholds_are_those_of_the_scheduler():
         published.threshold_fields({"clip_sample_range": 2.0}, "plan")
 
 
-def test_both_stages_draw_what_diffusers_draws(configs):
-    """Noise supplied; the steps are fewer, the rest of the recipes as converted."""
-    stages, recipes = [], []
-    for number, config in zip("12", configs, strict=True):
-        config = copy.deepcopy(config)
+class Told:
+    """A text encoder that knows the prompts of the golden pictures."""
+
+    def __call__(self, params, prompts):
+        names = {"a picture": "prompt", "": "empty"}
+        values = [deepfloyd.tokens(names[p], 1)[0] for p in prompts]
+        mask = jnp.ones((len(prompts), deepfloyd.TOKENS), bool)
+        return encoder.TextEmbedding(jnp.asarray(np.stack(values)), mask)
+
+
+def test_a_converted_model_draws_what_diffusers_draws(converted, configs, tmp_path):
+    """Both stages from a model directory, with diffusers' noise but fewer steps."""
+    stages = copy.deepcopy(list(configs))
+    trees = {c["name"]: deepfloyd.params(n) for n, c in zip("12", stages, strict=True)}
+    for number, config in zip("12", stages, strict=True):
         config["sampling"] |= ABOUT["drawn"][number]
-        module, recipe = made(config)
-        stages.append(module)
-        recipes.append(recipe)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(
-        jax.random.key(ABOUT["seed"]), jnp.arange(2)
+    text = converted.parts[0]
+    trees["text"] = tensors.transfer(
+        text.tensors, text.table, text.shapes, unused=text.unused
     )
-    mask = jnp.ones((2, deepfloyd.TOKENS), bool)
-    empty = np.repeat(deepfloyd.tokens("empty", 1), 2, axis=0)
-    drawn = cascade.Cascade(stages=tuple(stages)).sample(
-        keys,
-        [deepfloyd.params(number) for number in "12"],
-        encoder.TextEmbedding(jnp.asarray(deepfloyd.tokens("prompt", 2)), mask),
-        recipes,
-        empty=encoder.TextEmbedding(jnp.asarray(empty), mask),
-    )
-    for number, pictures in zip("12", drawn, strict=True):
+    model_directory.write(tmp_path, stages, trees, "float32")
+    model = dataclasses.replace(loading.load(str(tmp_path)), encoder=Told())
+    drawn = model.sample("a picture", num=2, seed=ABOUT["seed"])
+    assert drawn.stage_names == ("if_8", "if_16")
+    for number, pictures in zip("12", drawn.stages, strict=True):
         golden = deepfloyd.GOLDEN[f"drawn/{number}"]
-        found = np.round((np.asarray(pictures) + 1) * 127.5)
         assert golden.std() > 30  # of 255
         # A value on the border of two of a file's levels may fall on either side.
-        assert np.abs(found - golden).max() <= 1
-        assert np.mean(found != golden) < 0.01
+        assert np.abs(pictures.astype(int) - golden).max() <= 1
+        assert np.mean(pictures != golden) < 0.01
 
 
 def theirs(name, index):

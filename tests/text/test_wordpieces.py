@@ -30,6 +30,18 @@ def test_ids_are_those_of_transformers(name, settings, file):
     np.testing.assert_array_equal(mask, expected[f"{name}/mask"])
 
 
+def test_a_long_prompt_is_cut_before_the_last_token():
+    expected = np.load(FOLDER / "expected.npz")["uncased/ids"]
+    pieces = wordpieces.WordPieceTokenizer(str(FOLDER / "vocab.txt"))
+    ids, mask = pieces.encode(PROMPTS, 10, truncate=True)
+    long = mask.all(1)
+    assert long.sum() > 20
+    np.testing.assert_array_equal(ids[long, :9], expected[long, :9])
+    assert (ids[long, 9] == pieces._backend.token_to_id("[SEP]")).all()
+    with pytest.raises(ValueError, match="a prompt may have 8 tokens"):
+        pieces.encode(PROMPTS, 10)
+
+
 def test_the_settings_make_a_difference():
     expected = np.load(FOLDER / "expected.npz")
     ids = [expected[f"{n}/ids"] for n in ("uncased", "cased", "accents", "unsplit")]
