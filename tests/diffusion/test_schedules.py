@@ -78,15 +78,17 @@ def test_bad_limits_are_refused():
 
 
 def test_discrete_levels_are_those_of_diffusers():
-    steps = np.arange(1000)
-    for betas, squared in zip(schedules.BETAS, deepfloyd.GOLDEN["alphas"], strict=True):
-        schedule = schedules.DiscreteSchedule(betas=betas)
-        level = schedule(jnp.asarray(steps / 1000, jnp.float32))
-        squared = squared.astype(np.float64)
-        np.testing.assert_allclose(level.alpha, np.sqrt(squared), rtol=3e-7)
-        np.testing.assert_allclose(level.sigma, np.sqrt(1 - squared), rtol=3e-7)
+    # The cosine's betas are rounded alike; linear ones are spaced in float32 there, and
+    # a thousand roundings are in the product.
+    steps = jnp.arange(1000, dtype=jnp.float32) / 1000
+    for row, betas in enumerate(schedules.BETAS):
+        tolerance = 3e-7 if betas == "squaredcos_cap_v2" else 2e-6
+        level = schedules.DiscreteSchedule(betas=betas)(steps)
+        squared = deepfloyd.GOLDEN["alphas"][row].astype(np.float64)
+        np.testing.assert_allclose(level.alpha, np.sqrt(squared), rtol=tolerance)
+        np.testing.assert_allclose(level.sigma, np.sqrt(1 - squared), rtol=tolerance)
         logsnr = np.log(squared / (1 - squared))
-        np.testing.assert_allclose(level.logsnr, logsnr, rtol=3e-7, atol=3e-7)
+        np.testing.assert_allclose(level.logsnr, logsnr, rtol=tolerance, atol=tolerance)
 
 
 def test_a_discrete_level_knows_its_time():
