@@ -53,7 +53,7 @@ class Model(NamedTuple):
     """An encoder with the checkpoint that its parameters are read from."""
 
     module: t5.T5Encoder
-    tensors: tensors.Tensors
+    source: tensors.Tensors
     table: tensors.Table
     unused: Callable[[str], bool]
 
@@ -228,7 +228,7 @@ def load(
     """
     model = read(folder)
     params = tensors.transfer(
-        model.tensors,
+        model.source,
         model.table,
         partitioning.unbox(boxed(model.module)),
         placing(model.module, mesh, dtype),
@@ -295,7 +295,7 @@ def convert(
     text = {**tokens, "length": length, "weights": "", "cleaning": ""}
     part = conversion.Part(
         name="text",
-        tensors=model.tensors,
+        tensors=model.source,
         table=model.table,
         shapes=partitioning.unbox(boxed(module)),
         unused=model.unused,

@@ -143,7 +143,7 @@ def test_shards_and_either_name_of_the_table_give_the_same(tmp_path):
     for model in (whole, *found):
         shapes = partitioning.unbox(published.boxed(model.module))
         params = tensors.transfer(
-            model.tensors, model.table, shapes, unused=model.unused
+            model.source, model.table, shapes, unused=model.unused
         )
         got = params["token_embedder"]["embedding"]
         np.testing.assert_array_equal(got, arrays[table])
