@@ -119,11 +119,17 @@ def test_eos_is_found_by_its_id_or_as_the_largest(text_params):
     # Padding after eos = 6: larger than it, itself, and smaller.
     ids = np.array([[4, 5, 6, 7, 7], [4, 6, 6, 6, 6], [4, 5, 5, 6, 0]])
     mask = np.ones(ids.shape, bool)
-    hidden = tower.text.apply({"params": text}, ids, mask)
-    for eos, places in ((6, [2, 1, 3]), (None, [3, 1, 3])):
-        module = tower.clone(eos_id=eos)
-        pooled, _ = module.apply({"params": params}, ids, mask)
-        np.testing.assert_array_equal(pooled, hidden[np.arange(3), np.array(places)])
+
+    @jax.jit
+    def apply():
+        hidden = tower.text.apply({"params": text}, ids, mask)
+        towers = tower.clone(eos_id=6), tower
+        return hidden, *(t.apply({"params": params}, ids, mask)[0] for t in towers)
+
+    hidden, by_id, largest = apply()
+    rows = np.arange(3)
+    np.testing.assert_array_equal(by_id, hidden[rows, np.array([2, 1, 3])])
+    np.testing.assert_array_equal(largest, hidden[rows, np.array([3, 1, 3])])
 
 
 def test_no_token_sees_a_later_one(results, inputs, text_params):

@@ -35,7 +35,7 @@ def test_a_long_prompt_is_cut_before_the_last_token():
     pieces = wordpieces.WordPieceTokenizer(str(FOLDER / "vocab.txt"))
     ids, mask = pieces.encode(PROMPTS, 10, truncate=True)
     long = mask.all(1)
-    assert long.sum() > 20
+    assert long.sum() >= 20
     np.testing.assert_array_equal(ids[long, :9], expected[long, :9])
     assert (ids[long, 9] == pieces._backend.token_to_id("[SEP]")).all()
     with pytest.raises(ValueError, match="a prompt may have 8 tokens"):
