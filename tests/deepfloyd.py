@@ -14,6 +14,7 @@ from tests.golden import named_weights
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "deepfloyd.npz")
 ABOUT = json.loads(str(GOLDEN["description"]))
 TEXT, TOKENS = 24, 7
+SHAPE = (3, 8, 12, 3)
 
 
 class Named:
@@ -47,6 +48,7 @@ def shapes(stage: str):
     return deepfloyd.shapes_of(network(stage), TEXT, low_res=stage == "2")
 
 
+@functools.cache
 def table(stage: str) -> tensors.Table:
     return deepfloyd.table(network(stage), shapes(stage))
 

@@ -27,7 +27,6 @@ from diffusers.schedulers import scheduling_ddpm
 TEXT, TOKENS = 24, 7
 COMMON = {
     "out_channels": 6,
-    "cross_attention_dim": 32,
     "encoder_hid_dim": TEXT,
     "encoder_hid_dim_type": "text_proj",
     "addition_embed_type": "text",
@@ -40,14 +39,15 @@ COMMON = {
     "resnet_time_scale_shift": "scale_shift",
     "cross_attention_norm": "group_norm",
 }
-# Both kinds of attention, lists and single numbers, one and two blocks a level.
+# Both kinds of attention, lists and single numbers.
 UNETS = {
     "1": {
         **COMMON,
         "sample_size": 8,
         "in_channels": 3,
         "block_out_channels": [32, 64],
-        "layers_per_block": [1, 2],
+        "layers_per_block": 1,
+        "cross_attention_dim": 64,
         "attention_head_dim": [16, 32],
     },
     "2": {
@@ -55,7 +55,8 @@ UNETS = {
         "sample_size": 16,
         "in_channels": 6,
         "block_out_channels": [32, 64],
-        "layers_per_block": 1,
+        "layers_per_block": [1, 1],
+        "cross_attention_dim": 32,
         "attention_head_dim": 16,
         "only_cross_attention": [False, True],
         "class_embed_type": "timestep",
@@ -75,12 +76,14 @@ SCHEDULER = {
     "prediction_type": "epsilon",
 }
 CAPS = {"1": 1.5, "2": 1.0}
-STEPS = {"1": torch.tensor([0, 421, 999]), "2": torch.tensor([3, 250, 731])}
+STEPS = torch.tensor([3, 250, 731])
 LEVELS = torch.tensor([0, 250, 977])
 TRAJECTORIES = {"1": "smart27", "2": 20}  # a preset, and so many leading steps
 DRAWN = {"1": {"steps": 10, "w": 7.0}, "2": {"steps": 8, "w": 4.0}}
 SEED = 5
-TRAINING = {"steps": 20, "batch": 2, "learning_rate": 1e-3}
+# Three examples, not square.
+SHAPE = (3, 8, 12, 3)
+TRAINING = {"steps": 20, "learning_rate": 1e-3}
 
 
 def unet(stage: str) -> diffusers.UNet2DConditionModel:
@@ -113,14 +116,13 @@ def tokens(name: str, batch: int) -> torch.Tensor:
     return torch.from_numpy(named_weights.normal(name, (batch, TOKENS, TEXT)))
 
 
-def forward(stage: str) -> np.ndarray:
-    """One call: three examples, not square, each at its own step."""
-    model, inputs, told = unet(stage).eval(), picture("z", (3, 8, 12, 3)), {}
-    if stage == "2":
-        inputs = torch.cat([inputs, picture("planes", (3, 8, 12, 3))], dim=1)
-        told["class_labels"] = LEVELS
+def forward() -> np.ndarray:
+    """One call of stage II, each example at its own step and noise level."""
+    inputs = torch.cat([picture("z", SHAPE), picture("planes", SHAPE)], dim=1)
     with torch.no_grad():
-        return hwc(model(inputs, STEPS[stage], tokens("tokens", 3), **told).sample)
+        model = unet("2").eval()
+        text = tokens("tokens", 3)
+        return hwc(model(inputs, STEPS, text, class_labels=LEVELS).sample)
 
 
 def keys_of(batch: int) -> list[jax.Array]:
@@ -218,26 +220,29 @@ def draw() -> dict[str, np.ndarray]:
 
 
 def train() -> dict[str, np.ndarray]:
-    """Losses, and projections of the first gradients and of the last parameters."""
+    """Stage I's first output, losses, and projections of tensors.
+
+    Those are the first gradients and the last parameters.
+    """
     model, plan = unet("1").train(), scheduler("1")
-    shape = (TRAINING["batch"], 8, 8, 3)
     rule = torch.optim.AdamW(
         model.parameters(), lr=TRAINING["learning_rate"], weight_decay=0.01
     )
     losses, gradients = [], {}
     for i in range(TRAINING["steps"]):
-        x, eps = picture(f"x{i}", shape).clamp(-1, 1), picture(f"noise{i}", shape)
-        t = torch.tensor([37 * i % 1000, 997 - 41 * i])
-        output = model(plan.add_noise(x, eps, t), t, tokens(f"text{i}", 2)).sample
+        x, eps = picture(f"x{i}", SHAPE).clamp(-1, 1), picture(f"noise{i}", SHAPE)
+        t = torch.tensor([37 * i, 421 + i, 999 - 41 * i])
+        output = model(plan.add_noise(x, eps, t), t, tokens(f"text{i}", 3)).sample
         loss = torch.mean((output[:, :3] - eps) ** 2)
         rule.zero_grad()
         loss.backward()
         if not i:
+            first = hwc(output)
             gradients = {n: p.grad.numpy().copy() for n, p in model.named_parameters()}
         rule.step()
         losses.append(loss.item())
     after = {n: p.detach().numpy() for n, p in model.named_parameters()}
-    found = {"losses": np.array(losses)}
+    found = {"output": first, "losses": np.array(losses)}
     for kind, arrays in (("gradients", gradients), ("parameters", after)):
         rows = [named_weights.projections(n, arrays[n]) for n in sorted(arrays)]
         found[kind] = np.stack(rows)
@@ -271,9 +276,8 @@ if __name__ == "__main__":
             for betas in ("squaredcos_cap_v2", "linear", "scaled_linear")
         ]
     )
-    parts = {"drawn": draw(), "training": train()}
+    parts = {"drawn": draw(), "training": train(), "forward": {"output": forward()}}
     for stage in "12":
-        parts[f"forward/{stage}"] = {"output": forward(stage)}
         parts[f"trajectory/{stage}"] = trajectory(stage)
     for part, named in parts.items():
         arrays |= {f"{part}/{name}": array for name, array in named.items()}

@@ -222,74 +222,78 @@ def test_a_converted_model_draws_what_diffusers_draws(converted, configs, tmp_pa
         pictures = np.asarray(images.to_uint8(x)).astype(int)
         golden = deepfloyd.GOLDEN[f"drawn/{number}"]
         assert golden.std() > 30  # of 255
-        # A value on the border of two of a file's levels may fall on either side.
+        # A value on the border of two of a file's levels may fall on either side:
+        # guidance by 7 on random weights makes 4e-5 of rounding, a 200th of a level.
         assert np.abs(pictures - golden).max() <= 1
-        assert np.mean(pictures != golden) < 0.01
+        assert np.mean(pictures != golden) < 0.03
 
 
-def theirs(name, index):
-    """Unit normal numbers in the layout of our parameters, for one source of each."""
+# The text pooling's key bias moves all scores alike: its gradient is 0 but for
+# rounding, which Adam makes into steps of its own size.
+IDLE = "add_embedding.pool.k_proj.bias"
+
+
+def assert_same(tree, golden, tolerance, idle):
+    """Compare with stored norms and projections, one row a tensor of diffusers'.
+
+    Of a kernel joined from several of theirs each is projected apart.
+    """
+    flat, shapes = safetensors.flatten(tree), ABOUT["tensors"]["1"]
+    rows = dict(zip(sorted(shapes), golden, strict=True))
     for ours, source in deepfloyd.table("1").items():
-        if name in source.names:
-            arrays = [
-                named_weights.normal(f"{n}/{index}", ABOUT["tensors"]["1"][n])
-                if n == name
-                else np.zeros(ABOUT["tensors"]["1"][n], np.float32)
-                for n in source.names
-            ]
-            return ours, source.make(*arrays)
-    raise AssertionError(name)
+        array = np.asarray(flat[ours], np.float64)
+        for name in source.names:
+            norm, against = rows[name][0], rows[name][1:]
+            found = []
+            for i in range(len(against)):
+                numbers = [np.zeros(shapes[n], np.float32) for n in source.names]
+                number = named_weights.normal(f"{name}/{i}", shapes[name])
+                numbers[source.names.index(name)] = number
+                found.append(np.vdot(array, source.make(*numbers)))
+            # Projections on unit normals are as large as what is projected.
+            error = np.sqrt(np.mean(np.square(found - against)))
+            assert error <= (idle if name == IDLE else tolerance * norm), name
 
 
-def assert_same(tree, golden, tolerance, floor=0.0):
-    """Compare with stored norms and projections, one row a tensor of diffusers'."""
-    flat = safetensors.flatten(tree)
-    for name, row in zip(sorted(ABOUT["tensors"]["1"]), golden, strict=True):
-        norm, against = row[0], row[1:]
-        errors = []
-        for i, expected in enumerate(against):
-            ours, numbers = theirs(name, i)
-            found = np.vdot(np.asarray(flat[ours], np.float64), numbers)
-            errors.append(found - expected)
-        # Projections on unit normals are as large as what is projected.
-        assert np.sqrt(np.mean(np.square(errors))) <= tolerance * norm + floor, name
-
-
-def test_training_goes_as_in_torch(configs):
+def test_stage_1_is_called_and_trained_as_in_diffusers_and_torch(configs):
     module, _ = made(configs[0])
-    about, params = ABOUT["training"], deepfloyd.params("1")
-    shape = (about["batch"], 8, 8, 3)
-    rule = optax.adamw(about["learning_rate"], weight_decay=0.01)
+    about, params, shape = ABOUT["training"], deepfloyd.params("1"), deepfloyd.SHAPE
+    # Of one vector: less to compile.
+    rule = optax.flatten(optax.adamw(about["learning_rate"], weight_decay=0.01))
 
     def loss(params, i, x, eps, tokens):
-        t = jnp.stack([37 * i % 1000, 997 - 41 * i]).astype(jnp.float32) / 1000
-        level = module.schedule(t)
+        steps = jnp.stack([37 * i, 421 + i, 999 - 41 * i])
+        level = module.schedule(steps.astype(jnp.float32) / 1000)
         alpha, sigma = (a[:, None, None, None] for a in (level.alpha, level.sigma))
         cond = Conditioning(tokens=tokens, mask=jnp.ones(tokens.shape[:2], bool))
-        z = alpha * x + sigma * eps
-        output = module.output(params, z, level, cond)
-        return jnp.mean(jnp.square(prediction.split(output, z)[0] - eps))
+        output = module.output(params, alpha * x + sigma * eps, level, cond)
+        error = jnp.square(prediction.split(output, x)[0] - eps)
+        return jnp.mean(error), output
 
     @jax.jit
     def step(params, state, *batch):
-        value, gradient = jax.value_and_grad(loss)(params, *batch)
+        found, gradient = jax.value_and_grad(loss, has_aux=True)(params, *batch)
         updates, state = rule.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state, value, gradient
+        return optax.apply_updates(params, updates), state, found, gradient
 
     state, losses = rule.init(params), []
+    golden = {k: deepfloyd.GOLDEN[f"training/{k}"] for k in ("output", "gradients")}
     for i in range(about["steps"]):
         x = np.clip(named_weights.normal(f"x{i}", shape), -1, 1)
         eps = named_weights.normal(f"noise{i}", shape)
-        tokens = deepfloyd.tokens(f"text{i}", 2)
-        params, state, value, gradient = step(params, state, i, x, eps, tokens)
+        tokens = deepfloyd.tokens(f"text{i}", 3)
+        params, state, (value, output), gradient = step(
+            params, state, i, x, eps, tokens
+        )
         losses.append(float(value))
         if not i:
-            golden = deepfloyd.GOLDEN["training/gradients"]
-            # The pooling's key bias moves all scores alike: its gradient is 0 but for
-            # rounding.
-            assert_same(gradient, golden, 1e-4, floor=1e-6)
-            norms = golden[:, 0]
-            assert np.median(norms) > 1e-3 and losses[0] > 0.1
+            # Mean and variance channels; three examples, not square.
+            size = golden["output"].std()
+            assert output.shape == (3, 8, 12, 6) and size > 0.3
+            np.testing.assert_allclose(output, golden["output"], atol=1e-4 * size)
+            assert_same(gradient, golden["gradients"], 1e-4, idle=1e-6)
+            assert np.median(golden["gradients"][:, 0]) > 1e-3
     np.testing.assert_allclose(losses, deepfloyd.GOLDEN["training/losses"], rtol=1e-3)
     assert losses[-1] < losses[0]
-    assert_same(params, deepfloyd.GOLDEN["training/parameters"], 1e-3)
+    walked = about["steps"] * about["learning_rate"]
+    assert_same(params, deepfloyd.GOLDEN["training/parameters"], 1e-3, idle=walked)
