@@ -48,7 +48,9 @@ SPARE = 50_000_000  # bytes left on the disk, for what is beside the networks
 Report = Callable[[str, int, int], None]
 
 
-def read(kind: str, paths: Sequence[str], options: Mapping[str, Any]):
+def read(
+    kind: str, paths: Sequence[str], options: Mapping[str, Any]
+) -> conversion.Conversion:
     """The published model in some folders, its networks not yet read.
 
     Args:
@@ -139,7 +141,7 @@ class _Progress:
                 self._known[name] = {"mark": mark, "value": done["files"].get(name)}
         elif self._path.is_file():
             # A line at which a process was stopped counts as none.
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, TypeError):
                 self._known = dict(json.loads(self._path.read_text()))
 
     def get(self, key: str, mark: Any) -> dict[str, Any] | None:
