@@ -174,6 +174,8 @@ def _listing(address: Address, path: str) -> list[str] | None:
             address.name, revision=address.revision or "main"
         )
     except errors.HfHubHTTPError as error:
+        if getattr(error.response, "status_code", 0) >= 500:
+            return None
         raise _refused(address, path, error) from error
     except ValueError as error:
         raise ValueError(f"hub: {path}: {error}") from error

@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -186,6 +187,23 @@ def test_without_a_network_the_cache_is_used(fetch, offered, monkeypatch):
     assert fetch("hf://org/ours").folder == found.folder
     with pytest.raises(ValueError, match=r"cannot be fetched .*hf download org/t5"):
         fetch("hf://org/t5")
+
+
+def test_a_hub_that_is_down_is_as_no_network(fetch, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    found = fetch("hf://org/ours")
+
+    class Down(errors.HfHubHTTPError):
+        def __init__(self):
+            self.response = types.SimpleNamespace(status_code=503)
+
+    def model_info(*args, **kwargs):
+        raise Down
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    assert fetch("hf://org/ours") == found
 
 
 def test_a_full_disk_is_one_clear_line(fetch, monkeypatch):
