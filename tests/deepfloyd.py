@@ -44,6 +44,7 @@ def network(stage: str, **changes) -> deepfloyd_unet.DeepFloydUNet:
     return deepfloyd_unet.DeepFloydUNet(**{**fields, **changes})
 
 
+@functools.cache
 def shapes(stage: str):
     return deepfloyd.shapes_of(network(stage), TEXT, low_res=stage == "2")
 

@@ -237,7 +237,7 @@ class Placed(Sequence):
         limit: float | None = None,
     ):
         self._readers, self._sharding = readers, sharding
-        self._limit = memory_limit(sharding.mesh) if limit is None else limit
+        self._limit = memory_limit(sharding) if limit is None else limit
         self._placed: dict[int, Any] = {}
 
     def __len__(self) -> int:
@@ -259,10 +259,11 @@ def size_of(tree: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def memory_limit(mesh: jax.sharding.Mesh) -> float:
+def memory_limit(sharding: jax.sharding.Sharding) -> float:
     """Half of a device's memory in bytes; CPU devices share the machine's."""
-    device = mesh.devices.flat[0]
-    stats = device.memory_stats() or {}
+    devices = sharding.device_set
+    stats = next(iter(devices)).memory_stats() or {}
     if "bytes_limit" in stats:
         return 0.5 * stats["bytes_limit"]
-    return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / mesh.size
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return 0.5 * pages * size / len(devices)

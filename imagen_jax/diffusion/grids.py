@@ -1,7 +1,7 @@
 """Time grids: at which times a sampler calls the network."""
 
 import dataclasses
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -54,8 +54,14 @@ class Grid(Protocol):
 class UniformTime:
     """t = 1, 1 - 1/N, ..., 1/N, 0 (Saharia et al. 2022, appendix A)."""
 
-    name: ClassVar[str] = "uniform"
-    length: ClassVar[None] = None
+    @property
+    def name(self) -> str:
+        """Its name in configs."""
+        return "uniform"
+
+    @property
+    def length(self) -> None:
+        """Any number of steps."""
 
     def __call__(
         self, schedule: schedules.NoiseSchedule, steps: int
@@ -71,8 +77,14 @@ UNIFORM = UniformTime()
 class Leading:
     """Every (T // N)-th step of a table of T from its first: diffusers' "leading"."""
 
-    name: ClassVar[str] = "leading"
-    length: ClassVar[None] = None
+    @property
+    def name(self) -> str:
+        """Its name in configs."""
+        return "leading"
+
+    @property
+    def length(self) -> None:
+        """Any number of steps."""
 
     def __call__(
         self, schedule: schedules.NoiseSchedule, steps: int

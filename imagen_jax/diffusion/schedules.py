@@ -223,8 +223,12 @@ def table(schedule: DiscreteSchedule) -> tuple[np.ndarray, np.ndarray, np.ndarra
     kept = np.float32(1.0) - betas.astype(np.float32)
     squared = np.cumprod(kept, dtype=np.float64).astype(np.float32).astype(np.float64)
     logsnr = np.log(squared) - np.log1p(-squared)
-    columns = (logsnr, np.sqrt(squared), np.sqrt(1.0 - squared))
-    return tuple(column.astype(np.float32) for column in columns)
+    alpha, sigma = np.sqrt(squared), np.sqrt(1.0 - squared)
+    return (
+        logsnr.astype(np.float32),
+        alpha.astype(np.float32),
+        sigma.astype(np.float32),
+    )
 
 
 # What a config calls them.

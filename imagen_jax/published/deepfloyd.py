@@ -342,7 +342,7 @@ def convert(paths: Sequence[str], *, dtype: str = "bfloat16") -> conversion.Conv
 
 def part(folder: str, config: Mapping[str, Any]) -> conversion.Part:
     """A stage's network and its file."""
-    values = {
+    values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in config["network"].items()
         if name != "type"
@@ -363,7 +363,6 @@ def part(folder: str, config: Mapping[str, Any]) -> conversion.Part:
     )
 
 
-@functools.cache
 def shapes_of(
     network: deepfloyd_unet.DeepFloydUNet, text_dim: int, *, low_res: bool
 ) -> Any:
