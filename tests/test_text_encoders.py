@@ -72,7 +72,7 @@ def test_a_stage_takes_the_encoders_width_and_its_loss_uses_it(config):
     }
     losses, _ = jax.eval_shape(module.loss, jax.random.key(0), params, frozen, batch)
     assert losses.shape == (2,)
-    with pytest.raises(flax.errors.ScopeParamNotFoundError):
+    with pytest.raises(flax.errors.ScopeCollectionNotFound):
         module.encode({}, batch)
 
 
