@@ -27,12 +27,16 @@ SEQIO = [
     "tensorboard>=2.16",
     "importlib_resources>=6.0",
 ]
+# CLIP's and BERT's.
+TOKENIZERS = ["tokenizers>=0.20"]
 TEST = [
+    *TOKENIZERS,
     "pytest>=8.0",
     "pytest-xdist>=3.5",
     "beartype>=0.18",
     "ruff>=0.6",
     "pyright>=1.1.380",
+    "huggingface_hub>=0.25",
     # Compiles for TPUs on a CPU.
     "libtpu>=0.0.40",
 ]
@@ -68,6 +72,9 @@ setuptools.setup(
         "flax>=0.12.8",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
+        # Which it brings along; checkpoints of t5x are read with them.
+        "tensorstore>=0.1.71",
+        "msgpack>=1.0",
         "ml-collections>=1.0",
         "absl-py>=2.1",
         "numpy>=1.26",
@@ -81,8 +88,10 @@ setuptools.setup(
     extras_require={
         "train": TRAIN,
         "seqio": SEQIO,
+        "tokenizers": TOKENIZERS,
         "tpu": ["jax[tpu]>=0.10.2"],
         "plan": ["libtpu>=0.0.40"],
+        "hub": ["huggingface_hub>=0.25"],
         "cuda": ["jax[cuda13]>=0.10.2"],
         "test": TEST,
     },

@@ -4,13 +4,11 @@ One short function a part. A key that no part knows, or that a part needs and do
 find, is an error naming it.
 """
 
-import dataclasses
-import difflib
 import hashlib
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -19,7 +17,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from imagen_jax import partitioning
+from imagen_jax import constructing, hub, partitioning, tokenizers
 from imagen_jax.cascade import recipe, stage
 from imagen_jax.checkpoints import model_directory, safetensors, store
 from imagen_jax.data import (
@@ -31,18 +29,32 @@ from imagen_jax.data import (
     sprites,
     tasks,
 )
-from imagen_jax.diffusion import losses, prediction, schedules
+from imagen_jax.diffusion import grids, losses, noise, prediction, schedules
 from imagen_jax.evaluation import composition, detection, grid, scorer_suite
-from imagen_jax.models import detector, efficient_unet, layers, t5, unet
+from imagen_jax.models import (
+    bert,
+    clip,
+    deepfloyd_unet,
+    detector,
+    efficient_unet,
+    layers,
+    t5,
+    unet,
+)
 from imagen_jax.text import encoder, pretraining, tokenizer
 from imagen_jax.training import loop, optimizer, step
 
-PUBLISHED = pathlib.Path(__file__).parent / "published"
-NETWORKS = {"unet": unet.UNet, "efficient_unet": efficient_unet.EfficientUNet}
+NETWORKS = {
+    "unet": unet.UNet,
+    "efficient_unet": efficient_unet.EfficientUNet,
+    "deepfloyd": deepfloyd_unet.DeepFloydUNet,
+}
+TEXT_NETWORKS = {"t5": t5.T5Encoder, "clip": clip.CLIPText, "bert": bert.BERT}
 SCHEDULES = {
     "cosine": schedules.CosineSchedule,
     "linear": schedules.LinearSchedule,
     "shifted_cosine": schedules.ShiftedCosineSchedule,
+    "discrete": schedules.DiscreteSchedule,
 }
 
 # An ml_collections.ConfigDict; to a type checker its every key is a union of all plain
@@ -50,68 +62,24 @@ SCHEDULES = {
 Config: TypeAlias = Any
 
 
-def construct(cls: type, where: str, values: Mapping[str, Any]) -> Any:
-    """Call a dataclass with config values, checking their names first."""
-    known = {
-        f.name for f in dataclasses.fields(cls) if f.init and f.name not in LINEN_FIELDS
-    }
-    for name in values:
-        if name not in known:
-            close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
-            raise ValueError(
-                f"config.{where}.{name}: {cls.__name__} has no such field; did you "
-                f"mean {close[0]!r}?"
-            )
-    return cls(**{name: frozen(value) for name, value in values.items()})
-
-
-LINEN_FIELDS = {"parent", "name"}
-
-
-def frozen(value: Any) -> Any:
-    """Lists and config groups as hashable tuples."""
-    return tuple(frozen(v) for v in value) if isinstance(value, list | tuple) else value
-
-
-def typed(cls_by_name: Mapping[str, type], where: str, values: Config) -> Any:
-    """Construct the class that the group's `type` names with its other keys."""
-    rest = dict(values)
-    name = rest.pop("type")
-    if name not in cls_by_name:
-        raise ValueError(
-            f"config.{where}.type: must be one of {sorted(cls_by_name)}, got {name!r}."
-        )
-    return construct(cls_by_name[name], where, rest)
-
-
 def make_tokenizer(config: Config) -> tokenizer.Tokenizer:
     """The tokenizer of `config.text`."""
-    if config.text.tokenizer == "bytes":
-        return tokenizer.ByteTokenizer()
-    if config.text.tokenizer == "sentencepiece":
-        if not config.text.sentencepiece:
-            raise ValueError(
-                "config.text.sentencepiece: the path of a SentencePiece model is "
-                "required, or 'captions' for the shipped one, got ''. T5's is "
-                "spiece.model in its Hugging Face folder."
-            )
-        path = pieces_path(config.text.sentencepiece)
-        return tokenizer.SentencePieceTokenizer(path)
-    raise ValueError(
-        "config.text.tokenizer: must be 'bytes' or 'sentencepiece', got "
-        f"{config.text.tokenizer!r}."
+    return tokenizers.make(config.text)
+
+
+def tokenizer_files(config: Config) -> list[pathlib.Path]:
+    """The files that the tokenizer of `config.text` reads, the one it names first."""
+    return tokenizers.files(config.text)
+
+
+def make_text_module(config: Config) -> Any:
+    """The text encoder's network of `config.text`, a `TextNetwork`.
+
+    Older models and T5's configs do not say its type.
+    """
+    return constructing.typed(
+        TEXT_NETWORKS, "text.encoder", {"type": "t5", **config.text.encoder}
     )
-
-
-def pieces_path(name: str) -> str:
-    """The path of a SentencePiece model, given it or a shipped one's name."""
-    shipped = tokenizer.ASSETS / f"{name}.model"
-    return str(shipped) if shipped.is_file() else name
-
-
-def make_text_module(config: Config) -> t5.T5Encoder:
-    """The text encoder's network of `config.text`."""
-    return construct(t5.T5Encoder, "text.encoder", config.text.encoder)
 
 
 def make_text_encoder(config: Config) -> encoder.TextEncoder:
@@ -120,43 +88,39 @@ def make_text_encoder(config: Config) -> encoder.TextEncoder:
         module=make_text_module(config),
         tokenizer=make_tokenizer(config),
         length=config.text.length,
-    )
-
-
-def make_weight(name: str) -> losses.Weight:
-    """The loss weighting by name: "uniform", "min_snr" or "truncated_snr"."""
-    if name == "uniform":
-        return losses.uniform
-    if name == "min_snr":
-        return losses.min_snr()
-    if name == "truncated_snr":
-        return losses.truncated_snr()
-    raise ValueError(
-        "config.diffusion.weight: must be 'uniform', 'min_snr' or 'truncated_snr', "
-        f"got {name!r}."
+        unmasked=config.text.get("unmasked", False),
     )
 
 
 def make_stage(config: Config) -> stage.Stage:
     """The stage that a config of kind "stage" describes."""
-    diffusion = config.diffusion
+    diffusion, module = config.diffusion, make_text_module(config)
+    schedule = constructing.typed(
+        schedules.KINDS, "diffusion.schedule", diffusion.schedule
+    )
+    discrete = isinstance(schedule, schedules.DiscreteSchedule)
     return stage.Stage(
         name=config.name,
-        network=typed(NETWORKS, "network", config.network),
-        schedule=typed(SCHEDULES, "diffusion.schedule", diffusion.schedule),
+        network=constructing.typed(NETWORKS, "network", config.network),
+        schedule=schedule,
+        noise_input=schedule.time if discrete else noise.cosine_time,
         parameterization=prediction.by_name(diffusion.parameterization),
         resolution=config.stage.resolution,
         low_resolution=config.stage.low_resolution or None,
-        text_dim=config.text.encoder.d_model,
+        text_dim=module.d_model,
         text_length=config.text.length,
-        encoder=make_text_module(config),
-        weight=make_weight(diffusion.weight),
+        encoder=module,
+        weight=losses.by_name(diffusion.weight),
         stratified=diffusion.stratified,
         text_drop=diffusion.text_drop,
-        aug_schedule=typed(SCHEDULES, "diffusion.aug_schedule", diffusion.aug_schedule),
+        aug_schedule=constructing.typed(
+            schedules.KINDS, "diffusion.aug_schedule", diffusion.aug_schedule
+        ),
         # Older models lack these.
         aug_max=diffusion.get("aug_max", 1.0),
         blur_max=diffusion.get("blur_max", 0.0),
+        enlargement=diffusion.get("enlargement", "noised_bicubic"),
+        null_text=diffusion.get("null_text", "zeros"),
     )
 
 
@@ -164,17 +128,26 @@ def make_recipe(config: Config) -> recipe.SamplingRecipe:
     """The sampling recipe of `config.sampling`."""
     values = dict(config.sampling)
     values["solver"] = recipe.make_solver(**values["solver"])
-    return construct(recipe.SamplingRecipe, "sampling", values)
+    values["grid"] = grids.by_name(values.get("grid", "uniform"))
+    return constructing.construct(recipe.SamplingRecipe, "sampling", values)
 
 
 def make_text_task(
     config: Config,
 ) -> pretraining.MaskedTokenTask | pretraining.ContrastiveTask:
     """The text encoder's pretraining of a config of kind "text"."""
-    values = {"encoder": make_text_module(config), **config.pretraining}
+    module = make_text_module(config)
+    if not isinstance(module, t5.T5Encoder):
+        raise ValueError(
+            "config.text.encoder.type: a text encoder is trained as 't5', got "
+            f"{config.text.encoder.type!r}."
+        )
+    values = {"encoder": module, **config.pretraining}
     objective = values.pop("objective", "masked_tokens")
     if objective == "contrastive":
-        return construct(pretraining.ContrastiveTask, "pretraining", values)
+        return constructing.construct(
+            pretraining.ContrastiveTask, "pretraining", values
+        )
     if objective != "masked_tokens":
         raise ValueError(
             "config.pretraining.objective: must be 'masked_tokens' or 'contrastive', "
@@ -183,7 +156,7 @@ def make_text_task(
     if config.text.tokenizer == "sentencepiece":
         # Every piece is a word or nearly; what is hidden looks like an unknown word.
         values |= {"mask_id": tokenizer.UNK, "separators": (), "word_tokens": 1}
-    return construct(pretraining.MaskedTokenTask, "pretraining", values)
+    return constructing.construct(pretraining.MaskedTokenTask, "pretraining", values)
 
 
 def make_detection_task(config: Config) -> detection.DetectionTask:
@@ -193,7 +166,9 @@ def make_detection_task(config: Config) -> detection.DetectionTask:
         "num_backgrounds": len(emoji.BACKGROUNDS),
     }
     return detection.DetectionTask(
-        module=construct(detector.Detector, "network", {**sizes, **config.network}),
+        module=constructing.construct(
+            detector.Detector, "network", {**sizes, **config.network}
+        ),
         resolution=config.stage.resolution,
     )
 
@@ -222,7 +197,7 @@ def count(tree: Any) -> dict[str, int]:
     }
 
 
-def encoder_init(module: t5.T5Encoder, length: int):
+def encoder_init(module: encoder.TextNetwork, length: int):
     """A function key -> the text encoder's boxed parameters."""
     ids = jax.numpy.zeros((1, length), int)
     return lambda key: module.init(key, ids, ids == 0)["params"]
@@ -231,21 +206,6 @@ def encoder_init(module: t5.T5Encoder, length: int):
 def shapes_of(init: Callable[[jax.Array], Any]) -> Any:
     """The shapes of the parameters that an init function would make."""
     return partitioning.unbox(jax.eval_shape(init, jax.random.key(0)))
-
-
-def model_folder(model: str) -> pathlib.Path:
-    """The directory of a shipped model's name, or the directory itself."""
-    shipped = PUBLISHED / model
-    if model and (shipped / "model.json").is_file():
-        return shipped
-    if not pathlib.Path(model).is_dir():
-        root = shipped.parent
-        names = sorted(p.parent.name for p in root.glob("*/model.json"))
-        raise ValueError(
-            f"model: {model!r} is neither a shipped model ({', '.join(names)}) nor a "
-            "directory."
-        )
-    return pathlib.Path(model)
 
 
 def text_params(config: Config) -> Any:
@@ -266,7 +226,7 @@ def text_params(config: Config) -> Any:
     checkpoints = epath.Path(where) / "checkpoints"
     if checkpoints.exists():
         return store.load(checkpoints, "ema_params")["encoder"]
-    return model_directory.parameters(model_folder(where), "text")(shapes)
+    return model_directory.parameters(hub.model_folder(where), "text")(shapes)
 
 
 def frozen_params(config: Config, mesh: Mesh, params: Any) -> Any:
@@ -280,9 +240,14 @@ def text_identity(config: Config, params: Any) -> str:
     """A hash of what decides a caption's embedding: pieces, network and parameters."""
     digest = hashlib.sha256()
     text = config.text
-    if text.tokenizer == "sentencepiece":
-        digest.update(pathlib.Path(pieces_path(text.sentencepiece)).read_bytes())
+    for file in tokenizer_files(config):
+        digest.update(file.read_bytes())
     shape = {**text.encoder.to_dict(), "tokenizer": text.tokenizer}
+    if text.tokenizer in tokenizers.OTHERS:
+        shape["options"] = dict(text.get("tokenizer_options", {}))
+    # What older models lack is told only where it is used: their caches stay valid.
+    told = {name: text.get(name) for name in ("cleaning", "unmasked", "extra_ids")}
+    shape |= {name: value for name, value in told.items() if value}
     digest.update(json.dumps(shape, sort_keys=True).encode())
     for name, leaf in sorted(safetensors.flatten(params).items()):
         digest.update(name.encode() + np.asarray(leaf).tobytes())
@@ -298,7 +263,7 @@ def make_source(config: Config, split: str) -> tasks.Source:
             "config.data.pictures: required by data.task = 'pictures'; begin with a "
             "config of configs/pictures."
         )
-    settings = construct(
+    settings = constructing.construct(
         picture_task.PictureSettings, "data.pictures", config.data.pictures
     )
     return picture_task.source(
@@ -319,7 +284,7 @@ def make_cache(config: Config, params: Any) -> embeddings.Cache | None:
         return None
     identity = None if params is None else text_identity(config, params)
     cache = embeddings.open_cache(folder, identity)
-    width = config.text.encoder.d_model
+    width = make_text_module(config).d_model
     if (
         cache.manifest["d_model"] != width
         or cache.manifest["length"] > config.text.length
@@ -383,11 +348,12 @@ def make_examples(
     examples = [source.example(seed, i, size) for i in number]
     texts = [example["text"] for example in examples]
     pictures = [example["image"] for example in examples]
+    wanted = grid.prompts(module, texts)
     if params is None and cache is not None:
-        values, mask = cache(texts, config.text.length)
-        embedding = encoder.TextEmbedding(*map(jax.numpy.asarray, (values, mask)))
+        found = map(jax.numpy.asarray, cache(wanted, config.text.length))
     else:
-        embedding = make_text_encoder(config).truncated(params, texts)
+        found = make_text_encoder(config).truncated(params, wanted)
+    embedding = encoder.TextEmbedding(*found)
     return grid.examples_of(module, embedding, texts, pictures)
 
 
@@ -458,7 +424,7 @@ def loop_settings(config: Config, workdir: str, **flags: Any) -> loop.LoopSettin
         values.pop(name, None)
     values["total_steps"] = values.pop("steps")
     values |= {"workdir": workdir, "seed": config.seed, **flags}
-    return construct(loop.LoopSettings, "training", values)
+    return constructing.construct(loop.LoopSettings, "training", values)
 
 
 def read_config(workdir: str) -> Config:

@@ -141,6 +141,11 @@ def embed(
     """
     if dtype not in embeddings.DTYPES:
         raise ValueError(f"--dtype: must be one of {embeddings.DTYPES}, got {dtype!r}.")
+    if config.text.get("unmasked", False):
+        raise ValueError(
+            "config.text.unmasked: must be False, got True; files of embeddings do not "
+            "hold the values at padding."
+        )
     params = build.text_params(config)
     total = sum(len(source.contents) for source in sources(config))
     manifest = begin(out, config, build.text_identity(config, params), dtype, total)
@@ -176,7 +181,7 @@ def begin(
     wanted = {
         "encoder": identity,
         "length": config.text.length,
-        "d_model": config.text.encoder.d_model,
+        "d_model": build.make_text_module(config).d_model,
         "dtype": dtype,
     }
     if records.exists(path):
@@ -224,13 +229,14 @@ def plan(
       A row for each number: bytes by kind and hours by chip.
     """
     counts = build.param_counts(config)["text encoder (frozen)"]
-    table = config.text.encoder.vocab_size * config.text.encoder.d_model
+    module = build.make_text_module(config)
+    table = module.vocab_size * module.d_model
     matrices = sum(counts.values()) - table  # looking up costs nothing
     rows = []
     for number in numbers:
         words = number * tokens
         row: dict[str, float] = {"captions": number}
-        size = config.text.encoder.d_model
+        size = module.d_model
         for kind, width in (("float32", 4), ("bfloat16", 2), ("int8", 1 + 4 / size)):
             row[f"{kind} bytes"] = words * size * width
         for chip in CHIPS:

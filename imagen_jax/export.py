@@ -5,19 +5,23 @@ import json
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from etils import epath
 
-from imagen_jax import build, loading
+from imagen_jax import build, hub, loading
 from imagen_jax.cascade import cascade
-from imagen_jax.checkpoints import model_directory, store
+from imagen_jax.checkpoints import manifest, model_directory, store
 from imagen_jax.data import tasks
 from imagen_jax.evaluation import composition, scorer_suite
 
 SCORER_PICTURES = 5000  # held-out real ones, on which an exported scorer is measured
 LOSS_BATCH, LOSS_BATCHES = 32, 16  # held-out, to measure what storing has cost
+
+# What the config group `text` says where it does not.
+TEXT = {"cleaning": "", "unmasked": False, "extra_ids": 0, "tokenizer_options": {}}
 
 
 def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:
@@ -30,7 +34,6 @@ def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:
     if configs[0].kind == "scorer":
         return export_scorer(workdirs[0], out, dtype=dtype, part=part)
     cascade.Cascade(stages=tuple(build.make_stage(config) for config in configs))
-    pieces = configs[0].text.sentencepiece
     trees = {"text": build.text_params(configs[0])}
     for workdir, config in zip(workdirs, configs, strict=True):
         if config.text.encoder != configs[0].text.encoder:
@@ -47,17 +50,88 @@ def export(workdirs: Sequence[str], out: str, *, dtype: str, part: str) -> int:
         dtype,
         tasks.words(build.make_source(configs[0], "train")),
     )
-    if pieces:
-        shutil.copyfile(build.pieces_path(pieces), pathlib.Path(out) / "spiece.model")
+    for file, name in tokenizer_names(configs[0]).items():
+        shutil.copyfile(file, pathlib.Path(out) / name)
     return size
+
+
+def append(
+    model: str, workdirs: Sequence[str], out: str, *, dtype: str, part: str
+) -> int:
+    """Put trained stages behind those of a model, such as a converted one.
+
+    Args:
+      model: a shipped model, a model directory or hf://...; its files are copied.
+      workdirs: of the stages, which begin at the resolution of the model's last one.
+      out: the new model directory.
+      dtype: of the new stages' stored parameters.
+      part: "params" or "ema_params".
+
+    Returns:
+      Its size in bytes.
+
+    Raises:
+      ValueError: if the stages do not join, have other texts, or `out` is a model.
+    """
+    folder, target = hub.model_folder(model), pathlib.Path(out)
+    described, before = model_directory.read(folder), loading.stage_configs(folder)
+    configs = [build.read_config(workdir) for workdir in workdirs]
+    stages = tuple(build.make_stage(config) for config in [*before, *configs])
+    cascade.Cascade(stages=stages)
+    if len({stage.name for stage in stages}) < len(stages):
+        raise ValueError(f"export: {model} has a stage of the same name.")
+    for workdir, config in zip(workdirs, configs, strict=True):
+        if read_as(config) != read_as(before[0]):
+            raise ValueError(
+                f"export: {workdir} was trained with another text encoder or tokenizer "
+                f"than {model} has."
+            )
+    if (target / "model.json").exists():
+        raise ValueError(f"--out: {out} already holds a model; give a new directory.")
+    target.mkdir(parents=True, exist_ok=True)
+    old = manifest.read(folder) or {"origin": {}, "files": {}}
+    files = dict(old["files"])
+    for path in folder.iterdir():
+        if path.name not in ("model.json", manifest.NAME) and path.is_file():
+            shutil.copyfile(path, target / path.name)
+            files.setdefault(path.name, manifest.entry(path))
+    for workdir, config in zip(workdirs, configs, strict=True):
+        tree = store.load(epath.Path(workdir) / "checkpoints", part)
+        model_directory.write_parameters(target, config.name, tree, dtype)
+        name = f"{config.name}.safetensors"
+        files[name] = manifest.entry(target / name)
+    exported = [portable(config).to_dict() for config in configs]
+    text = model_directory.describe([*described.stages, *exported])
+    files["model.json"] = manifest.entry_of(text.encode())
+    manifest.write(target, old["origin"], files)
+    (target / "model.json").write_text(text)
+    return sum(path.stat().st_size for path in target.iterdir())
+
+
+def read_as(config: build.Config) -> tuple[Any, dict[str, Any]]:
+    """How a stage reads its text, wherever the encoder's files lie."""
+    text = {**TEXT, **config.text.to_dict()}
+    for name in ("encoder", "weights", *loading.TOKENIZERS):
+        text.pop(name, None)
+    return build.make_text_module(config).clone(dtype="float32"), text
+
+
+def tokenizer_names(config: build.Config) -> dict[pathlib.Path, str]:
+    """The tokenizer's files, and their names in a model directory."""
+    files = build.tokenizer_files(config)
+    if config.text.tokenizer == "sentencepiece":
+        return {file: "spiece.model" for file in files}
+    return {file: file.name for file in files}
 
 
 def portable(config: build.Config) -> build.Config:
     """The config as a model directory holds it: no paths of the machine it is from."""
     config = config.copy_and_resolve_references()
     config.text.weights = ""
-    if config.text.sentencepiece:
+    if config.text.get("sentencepiece", ""):
         config.text.sentencepiece = "spiece.model"
+    if config.text.get("tokenizer_file", ""):
+        config.text.tokenizer_file = pathlib.Path(config.text.tokenizer_file).name
     if "pictures" in config.data:
         config.data.pictures.path = config.data.pictures.index = ""
         config.data.embeddings = ""
@@ -81,7 +155,7 @@ def stored_losses(
         trees = (
             (store.load(checkpoints, part), build.text_params(config)),
             (
-                loading.stage_params(build.model_folder(model), module),
+                loading.stage_params(hub.model_folder(model), module),
                 build.text_params(stored),
             ),
         )

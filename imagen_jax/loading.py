@@ -3,29 +3,48 @@
 import hashlib
 import json
 import pathlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
-from imagen_jax import build
+from imagen_jax import build, hub
 from imagen_jax.cascade import cascade, stage, text_to_image
-from imagen_jax.checkpoints import model_directory
+from imagen_jax.checkpoints import model_directory, safetensors
 from imagen_jax.data import emoji, sprites
 from imagen_jax.evaluation import composition
+from imagen_jax.models import layers
+
+# Keys of the group `text` that name a file of the model directory.
+TOKENIZERS = ("sentencepiece", "tokenizer_file")
 
 
 def load(model: str) -> text_to_image.TextToImage:
-    """A trained cascade from a shipped model's name or a model directory."""
-    folder = build.model_folder(model)
-    configs, words = stage_configs(folder), model_directory.read(folder)[1]
+    """A trained cascade from a shipped model's name, a model directory or hf://...
+
+    Raises:
+      ValueError: if the directory is damaged, or holds a text encoder alone.
+    """
+    folder = hub.model_folder(model)
+    configs, words = stage_configs(folder), model_directory.read(folder).words
+    if not configs:
+        raise ValueError(
+            f"model: {model} is a text encoder without stages, which draws nothing; "
+            f"train a stage with --config.text.weights={model}."
+        )
     stages = tuple(build.make_stage(config) for config in configs)
     text = build.make_text_encoder(configs[0])
     shapes = build.shapes_of(build.encoder_init(text.module, text.length))
+    text_dtype = getattr(text.module, "dtype", np.float32)
     return text_to_image.TextToImage(
         cascade=cascade.Cascade(stages=stages),
         encoder=text,
-        text_params=model_directory.parameters(folder, "text")(shapes),
+        text_params=model_directory.parameters(folder, "text", kept(text_dtype))(
+            shapes
+        ),
         params=tuple(partial(stage_params, folder, module) for module in stages),
         recipes=tuple(build.make_recipe(config) for config in configs),
         words=words,
@@ -35,23 +54,40 @@ def load(model: str) -> text_to_image.TextToImage:
 def stage_configs(folder: pathlib.Path) -> list[build.Config]:
     """The configs of a model directory's stages, in order."""
     configs: list[build.Config] = [
-        ml_collections.ConfigDict(values) for values in model_directory.read(folder)[0]
+        ml_collections.ConfigDict(values)
+        for values in model_directory.read(folder).stages
     ]
     for config in configs:
-        if config.text.sentencepiece:
-            config.text.sentencepiece = str(folder / config.text.sentencepiece)
+        for name in TOKENIZERS:
+            if config.text.get(name):
+                config.text[name] = str(folder / config.text[name])
     return configs
 
 
 def stage_params(folder: pathlib.Path, module: stage.Stage) -> Any:
     """One stage's parameters from a model directory."""
-    return model_directory.parameters(folder, module.name)(build.shapes_of(module.init))
+    place = kept(getattr(module.network, "dtype", np.float32))
+    reader = model_directory.parameters(folder, module.name, place)
+    return reader(build.shapes_of(module.init))
+
+
+def kept(dtype: Any) -> Callable[[str, np.ndarray], np.ndarray]:
+    """How a parameter is kept for a network of this dtype: kernels in it, rest float32.
+
+    It is what the layers make of it in each call; so it takes half the memory.
+    """
+
+    def place(name: str, array: np.ndarray) -> np.ndarray:
+        tree = safetensors.unflatten({name: array.astype(np.float32, copy=False)})
+        return safetensors.flatten(layers.stored(tree, jnp.dtype(dtype)))[name]
+
+    return place
 
 
 def model_hash(model: str) -> str:
     """A hash of all files of a model directory or shipped model."""
     digest = hashlib.sha256()
-    for path in sorted(build.model_folder(model).iterdir()):
+    for path in sorted(hub.model_folder(model).iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -62,7 +98,7 @@ def load_scorer(folder: str = "") -> tuple[composition.Scorer, dict[str, Any]]:
     Raises:
       ValueError: if there is none, or it knows other objects than this version.
     """
-    where = pathlib.Path(folder or build.PUBLISHED / "emoji_scorer")
+    where = pathlib.Path(folder or hub.PUBLISHED / "emoji_scorer")
     path = where / "scorer.json"
     if not path.is_file():
         raise ValueError(

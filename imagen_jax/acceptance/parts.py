@@ -81,9 +81,9 @@ def numerics(folder: pathlib.Path) -> Result:
     import jax
     import numpy as np
 
-    from imagen_jax import build, loading
+    from imagen_jax import build, hub, loading
 
-    model, found = build.model_folder("emoji"), {}
+    model, found = hub.model_folder("emoji"), {}
     for dtype in ("float32", "bfloat16"):
         config = loading.stage_configs(model)[0]
         config.network.dtype = config.text.encoder.dtype = dtype

@@ -53,6 +53,7 @@ class Cascade:
         text: TextEmbedding | None,
         recipes: Sequence[SamplingRecipe],
         *,
+        empty: TextEmbedding | None = None,
         low_res: Float[Array, "B h w C"] | None = None,
         progress: Progress | None = None,
     ) -> list[Float[Array, "B H W C"]]:
@@ -63,6 +64,7 @@ class Cascade:
           params: one tree a stage, indexed only when its stage begins.
           text: the embedded prompts.
           recipes: one a stage.
+          empty: the embedded empty prompt, one a picture, where a stage's null is that.
           low_res: pictures [-1, 1] to start from; drawing then begins at the stage
             that takes their size, and the earlier stages are skipped.
           progress: called after every slice of steps.
@@ -78,16 +80,19 @@ class Cascade:
             stage_keys = jax.vmap(partial(jax.random.fold_in, data=i))(keys)
             size = (stage.resolution, stage.resolution)
             state, cond = _start(stage, stage_keys, text, low_res, recipe, size)
+            uncond = stage.unconditional(cond, empty)
             tree, count = params[i], slice_length(recipe.steps)
             for step in range(0, recipe.steps, count):
                 state = _advance(
-                    stage, stage_keys, tree, state, cond, None, recipe, step, count
+                    stage, stage_keys, tree, state, cond, uncond, recipe, step, count
                 )
                 if progress is not None:
                     progress(stage, step + count, recipe.steps, state.x)
             # The next stage sees what a file of this picture would hold.
             low_res = images.to_float(images.to_uint8(state.x))
             drawn.append(low_res)
+            # Else this stage's parameters would stay while the next one's come.
+            del tree
         return drawn
 
     def _stage_from(self, size: int) -> int:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from imagen_jax.types import Array, Float, UInt8, typechecked
 
@@ -29,3 +30,21 @@ def resize(x: Float[Array, "B H W C"], size: tuple[int, int]) -> Array:
     # Paper silent: the kernel. Bicubic as in GLIDE and NeMo.
     shape = (x.shape[0], *size, x.shape[3])
     return jax.image.resize(x, shape, "cubic", antialias=True)
+
+
+def enlarge_aligned(x: Float[Array, "B H W C"], size: tuple[int, int]) -> Array:
+    """Enlarge float images bilinearly, the corners' centres staying corners.
+
+    DeepFloyd IF's; torch calls it `align_corners=True`.
+    """
+
+    def weights(small: int, large: int) -> np.ndarray:
+        places = np.arange(large) * ((small - 1) / max(large - 1, 1))
+        return np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(small)[None]))
+
+    height, width = x.shape[1:3]
+    rows = weights(height, size[0]).astype(np.float32)
+    columns = weights(width, size[1]).astype(np.float32)
+    high = jax.lax.Precision.HIGHEST
+    x = jnp.einsum("ih,bhwc->biwc", rows, x, precision=high)
+    return jnp.einsum("jw,biwc->bijc", columns, x, precision=high)

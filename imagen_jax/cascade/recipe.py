@@ -6,7 +6,7 @@ from functools import partial
 
 import jax
 
-from imagen_jax.diffusion import solvers, thresholding
+from imagen_jax.diffusion import grids, solvers, thresholding
 from imagen_jax.types import Array
 
 THRESHOLDS = ("dynamic", "static", "none")
@@ -28,8 +28,8 @@ def make_solver(name: str, **settings: float) -> solvers.Solver:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["solver", "w", "percentile", "aug_level"],
-    meta_fields=["steps", "threshold"],
+    data_fields=["solver", "w", "percentile", "threshold_cap", "aug_level"],
+    meta_fields=["steps", "threshold", "grid"],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingRecipe:
@@ -42,7 +42,9 @@ class SamplingRecipe:
       w: the guidance weight, traced; 1 is the conditional model. None switches
         guidance off statically, which halves the cost.
       percentile: of dynamic thresholding, in (0, 1], traced.
+      threshold_cap: of dynamic thresholding, >= 1, traced; None is none (the paper).
       aug_level: noise put on the low-resolution input, in [0, 1], traced.
+      grid: at which times the network is called, static.
     """
 
     solver: solvers.Solver
@@ -50,7 +52,9 @@ class SamplingRecipe:
     threshold: str = "dynamic"
     w: float | Array | None = 1.0
     percentile: float | Array = 0.995
+    threshold_cap: float | Array | None = None
     aug_level: float | Array = 0.0
+    grid: grids.Grid = grids.UNIFORM
 
     def check(self) -> None:
         """Raise a ValueError for settings that cannot be drawn with.
@@ -70,11 +74,24 @@ class SamplingRecipe:
                 raise ValueError(
                     f"SamplingRecipe: {name} must be in [{low}, {high}], got {value}."
                 )
+        if self.threshold_cap is not None and float(self.threshold_cap) < 1.0:
+            raise ValueError(
+                f"SamplingRecipe: threshold_cap must be >= 1, got {self.threshold_cap}."
+            )
+        if self.grid.length not in (None, self.steps):
+            raise ValueError(
+                f"SamplingRecipe: the grid has {self.grid.length} steps, got steps "
+                f"{self.steps}."
+            )
 
     def clip(self) -> Callable[[Array], Array]:
         """The thresholding of x that this recipe asks for."""
         if self.threshold == "dynamic":
-            return partial(thresholding.dynamic, percentile=self.percentile)
+            return partial(
+                thresholding.dynamic,
+                percentile=self.percentile,
+                cap=self.threshold_cap,
+            )
         return {"static": thresholding.static, "none": thresholding.none}[
             self.threshold
         ]

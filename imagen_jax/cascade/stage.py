@@ -1,6 +1,7 @@
 """One stage of a cascade: where a network meets the mathematics of diffusion."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,12 +21,13 @@ from imagen_jax.diffusion import (
     sampler,
     schedules,
 )
-from imagen_jax.models import t5
 from imagen_jax.text import encoder as text_encoder
 from imagen_jax.types import Array, Float, Key
 
 Params = Any
 COSINE = schedules.CosineSchedule()
+NULL_TEXTS = ("zeros", "empty_prompt")
+ENLARGEMENTS = ("noised_bicubic", "bilinear_noised")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,9 @@ class Stage:
       name: names its files and its rows in tables.
       network: a Linen module (z, noise_input, conditioning) -> output.
       schedule: t in [0, 1] -> noise level.
-      parameterization: what the network's output means.
+      parameterization: what the network's output means; channels beyond the picture's
+        are a learned variance.
+      noise_input: noise level -> the scalar [B] that the network is told.
       resolution: height and width that it was made for.
       low_resolution: of the picture it starts from; None for a base stage.
       text_dim, text_length: of the text embedding; 0 for a stage without text.
@@ -49,18 +53,26 @@ class Stage:
       aug_max: aug_level is drawn from [0, aug_max] in training; 1 is the paper's.
       blur_max: in training the low-resolution picture is also blurred, by a Gaussian
         whose width in its pixels is drawn from [0, blur_max]; 0 is the paper's.
+      enlargement: of the low-resolution picture: "noised_bicubic", noised and then
+        enlarged; "bilinear_noised", DeepFloyd IF's, enlarged (corners aligned) and then
+        noised.
+      null_text: what guidance leads away from: "zeros", the paper's, or
+        "empty_prompt", the encoder's output for "", DeepFloyd IF's.
     """
 
     name: str
     network: nn.Module
     schedule: schedules.NoiseSchedule
     parameterization: prediction.Parameterization
+    # By default the cosine schedule's t of this log-SNR, whatever the schedule:
+    # bounded, and the same for equally noisy pictures.
+    noise_input: Callable[[noise.NoiseLevel], Array] = noise.cosine_time
     resolution: int
     low_resolution: int | None = None
     channels: int = 3
     text_dim: int = 0
     text_length: int = 0
-    encoder: t5.T5Encoder | None = None
+    encoder: text_encoder.TextNetwork | None = None
     weight: losses.Weight = losses.uniform
     stratified: bool = False
     text_drop: float = 0.1
@@ -68,6 +80,8 @@ class Stage:
     aug_schedule: schedules.NoiseSchedule = COSINE
     aug_max: float = 1.0
     blur_max: float = 0.0
+    enlargement: str = "noised_bicubic"
+    null_text: str = "zeros"
 
     def __post_init__(self):
         """Check the resolutions, as early as they can be wrong."""
@@ -90,6 +104,12 @@ class Stage:
             raise ValueError(
                 f"Stage {self.name}: blur_max must be >= 0, got {self.blur_max}."
             )
+        for field, kinds in (("enlargement", ENLARGEMENTS), ("null_text", NULL_TEXTS)):
+            if getattr(self, field) not in kinds:
+                raise ValueError(
+                    f"Stage {self.name}: {field} must be one of {kinds}, got "
+                    f"{getattr(self, field)!r}."
+                )
 
     def example_inputs(self, size: int | None = None, batch: int = 1):
         """Zeros of the network's input shapes: (z, noise_input, conditioning)."""
@@ -117,18 +137,17 @@ class Stage:
         cond: conditioning.Conditioning,
     ) -> Array:
         """The raw network output at a noise level."""
-        # The scalar that a network gets is the cosine schedule's t of this log-SNR,
-        # whatever the schedule: bounded, and the same for equally noisy pictures.
-        noise_input = noise.cosine_time(level)
-        output: Any = self.network.apply({"params": params}, z, noise_input, cond)
+        told = self.noise_input(level)
+        output: Any = self.network.apply({"params": params}, z, told, cond)
         return output
 
     def denoiser(self, params: Params) -> prediction.Denoiser:
         """Bind parameters: (z, level, cond) -> Prediction."""
 
         def denoise(z, level, cond):
-            output = self.output(params, z, level, cond)
-            return self.parameterization.predict(output, z, level)
+            output, gamma = prediction.split(self.output(params, z, level, cond), z)
+            found = self.parameterization.predict(output, z, level)
+            return found._replace(gamma=gamma)
 
         return denoise
 
@@ -164,14 +183,41 @@ class Stage:
         planes = None
         if low_res is not None and aug_level is not None:
             level = self.aug_schedule(aug_level)
-            noisy = augmentation.augment(keys, low_res, level)
-            planes = images.resize(noisy, size)
+            if self.enlargement == "bilinear_noised":
+                large = images.enlarge_aligned(low_res, size)
+                planes = augmentation.augment(keys, large, level)
+            else:
+                noisy = augmentation.augment(keys, low_res, level)
+                planes = images.resize(noisy, size)
         return conditioning.Conditioning(
             tokens=None if text is None else text.values,
             mask=None if text is None else text.mask,
             planes=planes,
             aug_level=None if low_res is None else aug_level,
         )
+
+    def unconditional(
+        self,
+        cond: conditioning.Conditioning,
+        empty: text_encoder.TextEmbedding | None,
+    ) -> conditioning.Conditioning | None:
+        """What guidance leads away from; None stands for `cond.null()`.
+
+        Args:
+          cond: what the network is told.
+          empty: the embedded empty prompt, one a picture.
+
+        Raises:
+          ValueError: if the null is the empty prompt and none is given.
+        """
+        if self.null_text == "zeros" or cond.tokens is None:
+            return None
+        if empty is None:
+            raise ValueError(
+                f"Stage {self.name}: null_text = 'empty_prompt' needs the embedding of "
+                "the empty prompt, got none."
+            )
+        return dataclasses.replace(cond, tokens=empty.values, mask=empty.mask)
 
     def loss(
         self,
@@ -228,7 +274,10 @@ class Stage:
     def sampler(self, recipe: SamplingRecipe) -> sampler.Sampler:
         """This stage's schedule under a recipe's solver and number of steps."""
         return sampler.Sampler(
-            schedule=self.schedule, solver=recipe.solver, steps=recipe.steps
+            schedule=self.schedule,
+            solver=recipe.solver,
+            steps=recipe.steps,
+            grid=recipe.grid,
         )
 
     def start(
@@ -277,9 +326,12 @@ class Stage:
         recipe: SamplingRecipe,
         *,
         low_res: Float[Array, "B h w C"] | None = None,
+        empty: text_encoder.TextEmbedding | None = None,
         size: tuple[int, int] | None = None,
     ) -> Float[Array, "B H W C"]:
         """Draw pictures in one program; [-1, 1] up to the thresholding chosen."""
         size = size or (self.resolution, self.resolution)
         state, cond = self.start(keys, text, low_res, recipe, size)
-        return self.advance(keys, params, state, cond, None, recipe, 0, recipe.steps).x
+        uncond = self.unconditional(cond, empty)
+        state = self.advance(keys, params, state, cond, uncond, recipe, 0, recipe.steps)
+        return state.x

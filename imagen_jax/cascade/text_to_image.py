@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from imagen_jax.cascade import images
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.contact_sheet import contact_sheet
 from imagen_jax.cascade.recipe import SamplingRecipe, make_solver
+from imagen_jax.diffusion import grids
 from imagen_jax.text import tokenizer
 from imagen_jax.text.encoder import TextEmbedding, TextEncoder
 
@@ -115,7 +117,9 @@ class TextToImage:
         if num < 1:
             raise ValueError(f"sample: num must be >= 1, got {num}.")
         recipes = self.recipes_with(**settings)
-        embedded = self.encoder(self.text_params, prompts)
+        # The empty prompt comes last, where a stage's guidance leads away from it.
+        empty = any(s.null_text == "empty_prompt" for s in self.cascade.stages)
+        embedded = self.encoder(self.text_params, [*prompts, *[""] * empty])
         owner = np.repeat(np.arange(len(prompts)), num)
         number = np.tile(np.arange(num), len(prompts))
         drawn = self._draw_all(embedded, owner, number, seed, recipes, progress)
@@ -131,7 +135,9 @@ class TextToImage:
         Args:
           **settings: each one value for all stages or a sequence of one a stage;
             None keeps the model's own. `guidance` (w, 1 is off), `steps`,
-            `threshold`, `percentile`, `aug_level`, `solver` ("ddim", "ancestral").
+            `threshold`, `percentile`, `threshold_cap`, `aug_level`, `solver` ("ddim",
+            "ancestral"), `grid` (as in `grids.by_name`; DeepFloyd IF's presets bring
+            their number of steps).
         """
         names = {"guidance": "w"}
         recipes = list(self.recipes)
@@ -149,15 +155,24 @@ class TextToImage:
                     f"{len(recipes)} stages, got {len(values)}."
                 )
             for i, v in enumerate(values):
+                changes = {field: v}
                 if field == "solver":
-                    v = make_solver(str(v))
-                recipes[i] = dataclasses.replace(recipes[i], **{field: v})
+                    changes = {"solver": make_solver(str(v))}
+                elif field == "grid":
+                    grid = grids.by_name(str(v))
+                    steps = grid.length or recipes[i].steps
+                    changes = {"grid": grid, "steps": steps}
+                recipes[i] = dataclasses.replace(recipes[i], **changes)
         for recipe in recipes:
             recipe.check()
         return tuple(recipes)
 
     def _draw_all(self, embedded, owner, number, seed, recipes, progress):
-        """Draw in batches of one size, so that each stage compiles once."""
+        """Draw in batches of one size, so that each stage compiles once.
+
+        `embedded` has the prompts that `owner` counts, and the empty one if it is
+        longer.
+        """
         mesh = partitioning.make_mesh()
         devices = mesh.size
         size = min(self.batch, len(owner))
@@ -188,9 +203,13 @@ class TextToImage:
                     jnp.asarray(number[rows])
                 )
                 text = TextEmbedding(*(a[owner[rows]] for a in embedded))
-                keys, text = jax.device_put((keys, text), split)
+                empty = None
+                if len(embedded.mask) > owner[-1] + 1:
+                    last = np.full(size, -1)
+                    empty = TextEmbedding(*(a[last] for a in embedded))
+                keys, text, empty = jax.device_put((keys, text, empty), split)
                 pictures = self.cascade.sample(
-                    keys, params, text, recipes, progress=report
+                    keys, params, text, recipes, empty=empty, progress=report
                 )
                 kept = min(size, len(owner) - start)
                 for stage, x in zip(out, pictures, strict=True):
@@ -200,10 +219,25 @@ class TextToImage:
 
 
 class Placed(Sequence):
-    """Parameter trees put on the devices when they are asked for, then kept."""
+    """Parameter trees put on the devices when they are asked for, then kept.
 
-    def __init__(self, readers: Sequence[Callable[[], Any]], sharding):
+    Where memory is short the trees of other stages go before one comes.
+
+    Args:
+      readers: one a stage.
+      sharding: of every array.
+      limit: bytes that may be kept, one copy of each tree counted; by default half of
+        what a device holds.
+    """
+
+    def __init__(
+        self,
+        readers: Sequence[Callable[[], Any]],
+        sharding: jax.sharding.NamedSharding,
+        limit: float | None = None,
+    ):
         self._readers, self._sharding = readers, sharding
+        self._limit = memory_limit(sharding) if limit is None else limit
         self._placed: dict[int, Any] = {}
 
     def __len__(self) -> int:
@@ -213,5 +247,23 @@ class Placed(Sequence):
     def __getitem__(self, i):
         """The tree of stage `i`, on the devices."""
         if i not in self._placed:
-            self._placed[i] = jax.device_put(self._readers[i](), self._sharding)
+            tree = self._readers[i]()
+            if size_of(tree) + size_of(self._placed) > self._limit:
+                self._placed.clear()
+            self._placed[i] = jax.device_put(tree, self._sharding)
         return self._placed[i]
+
+
+def size_of(tree: Any) -> int:
+    """Bytes of all arrays of a tree."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def memory_limit(sharding: jax.sharding.Sharding) -> float:
+    """Half of a device's memory in bytes; CPU devices share the machine's."""
+    devices = sharding.device_set
+    stats = next(iter(devices)).memory_stats() or {}
+    if "bytes_limit" in stats:
+        return 0.5 * stats["bytes_limit"]
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return 0.5 * pages * size / len(devices)

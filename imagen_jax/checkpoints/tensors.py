@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from etils import epath
 
 from imagen_jax.checkpoints import safetensors
 
@@ -145,6 +146,17 @@ def transfer(
     return safetensors.unflatten(
         {name: place(name, array) for name, array in stream(tensors, table)}
     )
+
+
+def files(tensors: Tensors) -> list[epath.Path]:
+    """The files that a checkpoint lies in: its `files`, or all below its place."""
+    own = getattr(tensors, "files", None)
+    if own is not None:
+        return list(own)
+    where = epath.Path(tensors.where)
+    if not where.is_dir():
+        return [where]
+    return sorted(folder / name for folder, _, names in where.walk() for name in names)
 
 
 def size(tensors: Tensors) -> int:

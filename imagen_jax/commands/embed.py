@@ -97,12 +97,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def plan(config, args: argparse.Namespace) -> int:
     """Print bytes and hours."""
-    from imagen_jax import embed
+    from imagen_jax import build, embed
 
     tokens = args.tokens
     if tokens is None:
         tokens = embed.measured_tokens(config)
-    print(f"{tokens:.1f} tokens a caption, vectors of {config.text.encoder.d_model}.")
+    width = build.make_text_module(config).d_model
+    print(f"{tokens:.1f} tokens a caption, vectors of {width}.")
     print(
         f"Estimates: {embed.UTILISATION:.0%} of a chip's bfloat16 peak is assumed, and "
         "no two captions alike."

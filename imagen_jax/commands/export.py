@@ -13,8 +13,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, help="the model directory to write")
     parser.add_argument(
+        "--after",
+        metavar="MODEL",
+        help="a model whose last stage the first of these begins at: its stages, text "
+        "encoder and licence are copied before them",
+    )
+    parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16", "int8"),
+        choices=("float32", "bfloat16", "float16", "int8"),
         default="bfloat16",
         help="of the stored parameters (default: bfloat16); int8 also prints each "
         "stage's held-out loss before and after",
@@ -30,7 +36,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from imagen_jax import build, export
 
     part = "params" if args.raw else "ema_params"
-    size = export.export(args.stages, args.out, dtype=args.dtype, part=part)
+    kind = {"dtype": args.dtype, "part": part}
+    if args.after:
+        size = export.append(args.after, args.stages, args.out, **kind)
+    else:
+        size = export.export(args.stages, args.out, **kind)
     print(f"{args.out}: {len(args.stages)} stages, {size / 1e6:.1f} MB")
     if args.dtype == "int8" and build.read_config(args.stages[0]).kind == "stage":
         for name, exact, stored in export.stored_losses(args.stages, args.out, part):

@@ -18,6 +18,7 @@ COMMANDS = {
     "accept": "twenty minutes that tell whether this machine is up to it",
     "bench": "time a config on the devices that are here",
     "params": "count the parameters of a config's networks",
+    "convert": "turn published weights into a model directory",
     "export": "put trained stages together into a model directory",
     "evaluate": "check drawn pictures against their captions",
 }

@@ -8,7 +8,12 @@ from imagen_jax.commands import configs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of this command."""
-    parser.add_argument("--config", required=True, help="name or file of a config")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", help="name or file of a config")
+    what.add_argument(
+        "--model", help="a shipped model, a model directory or hf://ORG/NAME"
+    )
+    parser.add_argument("--stage", help="of --model; default: its first")
     parser.add_argument(
         "--topology",
         required=True,
@@ -53,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print the plan; status 1 if the program does not fit."""
-    config = configs.load(args.config)
+    config = stage_of(args) if args.model else configs.load(args.config)
+    name = args.config or f"{args.model} {config.name}"
     configs.override(config, rest)
 
     if args.sweep and (args.mesh or args.program != "train"):
@@ -74,7 +80,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         config.data.batch_size = args.batch
     if args.sweep:
         found = sweeps.sweep(
-            args.config, config, topology, devices, compiled=args.compile, **settings
+            name, config, topology, devices, compiled=args.compile, **settings
         )
         print(json.dumps(found.json()) if args.json else sweeps.text(found))
         fits = any(plan.fits for plan in found.plans) or not found.plans
@@ -85,9 +91,33 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     mesh = partitioning.make_mesh(sizes, devices)
     batch = config.data.batch_size if args.program == "train" else args.batch or 1
     program = programs.make(config, args.program, mesh, batch)
-    plan = plans.make(args.config, program, topology, **settings)
+    plan = plans.make(name, program, topology, **settings)
     print(json.dumps(plan.json()) if args.json else plans.text(plan))
     return 0 if plan.fits else 1
+
+
+def stage_of(args: argparse.Namespace):
+    """The config of a model directory's stage, on a mesh where it says none.
+
+    Raises:
+      ValueError: if there is no such stage, or it is asked to be trained.
+    """
+    from imagen_jax import hub, loading
+
+    if args.program == "train" or args.sweep:
+        raise ValueError("--model: takes --program sample or encode.")
+    found = {c.name: c for c in loading.stage_configs(hub.model_folder(args.model))}
+    stage = args.stage or next(iter(found), "")
+    if stage not in found:
+        raise ValueError(
+            f"--stage: must be one of {list(found)} of {args.model}, got {stage!r}."
+        )
+    config = found[stage]
+    if "mesh" not in config:
+        config.mesh = {"slices": 1, "data": 1, "fsdp": -1, "tensor": 1}
+    if "data" not in config:
+        config.data = {"batch_size": 1}
+    return config
 
 
 def parse_mesh(text: str) -> dict[str, int]:

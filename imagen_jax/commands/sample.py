@@ -13,7 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of this command."""
     parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
     parser.add_argument(
-        "--model", default="emoji", help='"emoji" or a model directory (default emoji)'
+        "--model",
+        default="emoji",
+        help='"emoji", a model directory, or hf://ORG/NAME (default emoji)',
     )
     parser.add_argument("--num", type=int, default=1, help="pictures of each prompt")
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
@@ -48,12 +50,20 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="noise on the low-resolution input of super-resolution, in [0, 1]",
     )
     parser.add_argument("--solver", choices=("ddim", "ancestral"), help="the sampler")
+    parser.add_argument(
+        "--grid",
+        type=numbers(str),
+        help='at which times the network is called: "uniform", or of a discrete '
+        'schedule "leading" or one of DeepFloyd IF\'s fast27, smart27, smart50, '
+        "smart100, smart185, super27, super40, super100, which bring their number of "
+        "steps; one value or one for each",
+    )
 
 
 def settings_of(args: argparse.Namespace) -> dict:
     """The sampling settings that were given, as `TextToImage.sample` takes them."""
     names = ("guidance", "steps", "threshold", "percentile", "aug_level", "solver")
-    return {name: getattr(args, name) for name in names}
+    return {name: getattr(args, name) for name in (*names, "grid")}
 
 
 def bar_of(bar):
@@ -129,7 +139,9 @@ def write(samples, recipes, args: argparse.Namespace, out: pathlib.Path) -> str:
                 "threshold": recipe.threshold,
                 "guidance": recipe.w,
                 "percentile": recipe.percentile,
+                "threshold_cap": recipe.threshold_cap,
                 "aug_level": recipe.aug_level,
+                "grid": recipe.grid.name,
             }
         )
     common = {

@@ -23,7 +23,7 @@ def classifier_free(
 
     As x is affine in eps at a given z, the guided x is the same combination of the
     two x. It is taken so because at high noise dividing the guided eps by alpha would
-    lose digits.
+    lose digits. A learned gamma is the conditional model's.
 
     Args:
       denoiser: the conditional model.
@@ -40,11 +40,16 @@ def classifier_free(
         if weight.ndim:
             weight = noise.expand(weight, z)
 
-        def combine(pairs):
+        def apart(pairs):
             pairs = pairs.reshape((*z.shape[:1], 2, *pairs.shape[1:]))
-            return weight * pairs[:, 0] + (1.0 - weight) * pairs[:, 1]
+            return pairs[:, 0], pairs[:, 1]
 
-        return prediction.Prediction(combine(both.x), combine(both.eps))
+        def combine(pairs):
+            first, second = apart(pairs)
+            return weight * first + (1.0 - weight) * second
+
+        gamma = None if both.gamma is None else apart(both.gamma)[0]
+        return prediction.Prediction(combine(both.x), combine(both.eps), gamma)
 
     return guided
 
@@ -58,8 +63,9 @@ def thresholded(
     """
 
     def bounded(z, level, cond):
-        x = threshold(denoiser(z, level, cond).x)
-        return prediction.from_x(x, z, level)
+        found = denoiser(z, level, cond)
+        bounds = prediction.from_x(threshold(found.x), z, level)
+        return bounds._replace(gamma=found.gamma)
 
     return bounded
 

@@ -80,6 +80,19 @@ def truncated_snr(gamma: float = 5.0) -> MinSNR:
     return MinSNR(gamma, floor=1.0)
 
 
+def by_name(name: str) -> Weight:
+    """The weighting called "uniform", "min_snr" or "truncated_snr".
+
+    Raises:
+      ValueError: for another name.
+    """
+    weights = (uniform, min_snr(), truncated_snr())
+    known = dict(zip(("uniform", "min_snr", "truncated_snr"), weights, strict=True))
+    if name not in known:
+        raise ValueError(f"Weight: must be one of {list(known)}, got {name!r}.")
+    return known[name]
+
+
 @typechecked
 def times(
     key: Key[Array, ""], batch: int, stratified: bool = False
@@ -110,7 +123,8 @@ def diffusion_loss(
     """E_{t, eps} weight(t) |network output - target|^2, the mean over pixels.
 
     Saharia et al. 2022, eq. 1. `network_output(z, level, cond)` is the network's raw
-    output in the shape of x, which lies in [-1, 1]; the error is taken in float32.
+    output in the shape of x, which lies in [-1, 1]; the error is taken in float32. A
+    learned variance beside it is not trained: no gradient reaches its channels.
 
     Raises:
       ValueError: for v with a schedule that does not preserve variance.
@@ -120,7 +134,8 @@ def diffusion_loss(
     level = schedule(times(key_t, x.shape[0], stratified))
     x = x.astype(jnp.float32)
     z, eps = process.diffuse(key_eps, x, level)
-    output = network_output(z, level, cond).astype(jnp.float32)
+    output, _ = prediction.split(network_output(z, level, cond), z)
+    output = output.astype(jnp.float32)
     error = jnp.square(output - parameterization.target(x, eps, level))
     per_example = jnp.mean(error, axis=tuple(range(1, x.ndim)))
     return weight(level, parameterization) * per_example

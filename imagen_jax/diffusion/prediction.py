@@ -22,10 +22,40 @@ class Prediction(NamedTuple):
     Attributes:
       x: the predicted picture.
       eps: the predicted noise.
+      gamma: where the network says how much noise a step renews: the share of the way,
+        in logarithms, from the posterior's variance to the forward process's (Nichol &
+        Dhariwal 2021, eq. 15). None: the solver says it.
     """
 
     x: Float[Array, "B *data"]
     eps: Float[Array, "B *data"]
+    gamma: Float[Array, "B *data"] | None = None
+
+
+@typechecked
+def split(
+    output: Float[Array, "B ..."], z: Float[Array, "B ..."]
+) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."] | None]:
+    """A network's output apart: what has the channels of z, and gamma.
+
+    Of twice as many channels, the second half is a learned range of variances: v in
+    about [-1, 1] means gamma = (v + 1) / 2 (Dhariwal & Nichol 2021's code). Gamma is
+    None where there are none.
+
+    Raises:
+      ValueError: unless there are the channels of z, or twice as many.
+    """
+    channels = z.shape[-1]
+    if output.shape[-1] == channels:
+        return output, None
+    if output.shape[-1] != 2 * channels:
+        raise ValueError(
+            f"Prediction: the network's output must have {channels} channels, or "
+            f"{2 * channels} with a learned variance, got {output.shape[-1]}."
+        )
+    return output[..., :channels], 0.5 * (
+        output[..., channels:].astype(jnp.float32) + 1.0
+    )
 
 
 # denoiser(z, level, cond) -> Prediction

@@ -9,18 +9,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from imagen_jax.conditioning import Conditioning
-from imagen_jax.diffusion import noise, prediction, schedules, solvers
+from imagen_jax.diffusion import grids, noise, prediction, schedules, solvers
 from imagen_jax.types import Array, Float, Key
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["solver"],
-    meta_fields=["schedule", "steps"],
+    meta_fields=["schedule", "steps", "grid"],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """N steps uniform in t from `start` to 0 (Saharia et al. 2022, appendix A).
+    """N steps on a grid of times from `start` to 0 (Saharia et al. 2022, appendix A).
 
     The last step's prediction of x is the picture, so that N steps are N calls of a
     one-call solver. A registered pytree: the solver's numbers are leaves, the schedule
@@ -33,6 +33,7 @@ class Sampler:
       schedule: noise level as a function of t; must be hashable.
       solver: how one step is made.
       steps: number of steps.
+      grid: their times, static; by default uniform in t.
 
     Raises:
       ValueError: if steps < 1.
@@ -42,6 +43,7 @@ class Sampler:
     solver: solvers.Solver
     # Paper silent: the number of steps at each stage.
     steps: int = 256
+    grid: grids.Grid = grids.UNIFORM
 
     def __post_init__(self):
         if isinstance(self.steps, int) and self.steps < 1:
@@ -51,8 +53,7 @@ class Sampler:
         self, start: float | Float[Array, ""] = 1.0
     ) -> tuple[noise.NoiseLevel, noise.NoiseLevel]:
         """The levels (t, s) before and after each step, fields of shape [N]."""
-        left = jnp.arange(self.steps, -1, -1, dtype=jnp.float32)
-        grid = self.schedule(left / self.steps * start)
+        grid = self.schedule(self.grid(self.schedule, self.steps) * start)
         return jax.tree.map(lambda a: a[:-1], grid), jax.tree.map(lambda a: a[1:], grid)
 
     def prior(

@@ -1,10 +1,12 @@
 """Noise schedules: t in [0, 1] -> NoiseLevel; 0 is data, 1 is noise."""
 
 import dataclasses
+import functools
 import math
 from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 
 from imagen_jax.diffusion import noise
 from imagen_jax.types import Array, Float
@@ -146,3 +148,93 @@ class LinearSchedule:
         floor = math.log1p(math.exp(-self.logsnr_max))
         logsnr = -jnp.log(jnp.expm1(jnp.maximum(integral, floor)))
         return noise.variance_preserving(logsnr)
+
+
+BETAS = ("squaredcos_cap_v2", "linear", "scaled_linear")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiscreteSchedule:
+    """A table of noise levels: DDPM's steps i = 0 .. steps - 1, at t = i / steps.
+
+    alpha_i^2 is the product of 1 - beta_j over j <= i (Ho et al. 2020, section 2). The
+    betas are those of diffusers' DDPMScheduler, in its precision: "linear" from
+    beta_first to beta_last; "scaled_linear", whose roots are linear;
+    "squaredcos_cap_v2", the cosine of Nichol & Dhariwal 2021, eq. 17, with betas of
+    0.999 at most, DeepFloyd IF's. Between the steps the level is the last one's.
+
+    Attributes:
+      betas: one of `BETAS`.
+      steps: how many there are.
+      beta_first: of the linear ones.
+      beta_last: of the linear ones.
+
+    Raises:
+      ValueError: for other betas, none, or betas not between 0 and 1.
+    """
+
+    betas: str = "squaredcos_cap_v2"
+    steps: int = 1000
+    beta_first: float = 1e-4
+    beta_last: float = 0.02
+
+    def __post_init__(self):
+        if self.betas not in BETAS:
+            raise ValueError(
+                f"DiscreteSchedule: betas must be one of {BETAS}, got {self.betas!r}."
+            )
+        if self.steps < 1:
+            raise ValueError(f"DiscreteSchedule: steps must be >= 1, got {self.steps}.")
+        if not 0.0 < self.beta_first <= self.beta_last < 1.0:
+            raise ValueError(
+                "DiscreteSchedule: 0 < beta_first <= beta_last < 1 is required, got "
+                f"{self.beta_first} and {self.beta_last}."
+            )
+
+    def __call__(self, t: Float[Array, " B"], /) -> noise.NoiseLevel:
+        """The noise level at each t in [0, 1]."""
+        # Rounding may have put i / steps below itself.
+        place = jnp.floor(t.astype(jnp.float32) * self.steps + 0.01)
+        place = jnp.clip(place, 0, self.steps - 1).astype(jnp.int32)
+        return noise.NoiseLevel(*(jnp.asarray(column)[place] for column in table(self)))
+
+    def time(self, level: noise.NoiseLevel) -> Float[Array, " B"]:
+        """i / steps of the step whose log-SNR is nearest: what networks are told."""
+        logsnr = table(self)[0]
+        between = jnp.asarray(0.5 * (logsnr[:-1] + logsnr[1:]))
+        # The log-SNR falls, and what is searched must rise.
+        place = jnp.searchsorted(-between, -level.logsnr)
+        return place.astype(jnp.float32) / self.steps
+
+
+@functools.cache
+def table(schedule: DiscreteSchedule) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """log-SNR, alpha and sigma of every step, float32 [steps]."""
+    n, first, last = schedule.steps, schedule.beta_first, schedule.beta_last
+    if schedule.betas == "squaredcos_cap_v2":
+        left = np.cos((np.arange(n + 1) / n + 0.008) / 1.008 * np.pi / 2) ** 2
+        betas = np.minimum(1.0 - left[1:] / left[:-1], 0.999)
+    elif schedule.betas == "linear":
+        betas = np.linspace(first, last, n)
+    else:
+        betas = np.linspace(first**0.5, last**0.5, n) ** 2
+    # Networks trained with float32 tables know these levels and not the exact ones:
+    # at 1 - 0.999 rounding changes the fifth digit.
+    kept = np.float32(1.0) - betas.astype(np.float32)
+    squared = np.cumprod(kept, dtype=np.float64).astype(np.float32).astype(np.float64)
+    logsnr = np.log(squared) - np.log1p(-squared)
+    alpha, sigma = np.sqrt(squared), np.sqrt(1.0 - squared)
+    return (
+        logsnr.astype(np.float32),
+        alpha.astype(np.float32),
+        sigma.astype(np.float32),
+    )
+
+
+# What a config calls them.
+KINDS = {
+    "cosine": CosineSchedule,
+    "linear": LinearSchedule,
+    "shifted_cosine": ShiftedCosineSchedule,
+    "discrete": DiscreteSchedule,
+}

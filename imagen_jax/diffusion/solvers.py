@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from imagen_jax.diffusion import noise, prediction, process
 from imagen_jax.types import Array, Float, Key
 
+TINY = 1e-20  # a variance whose logarithm is finite
+
 # denoise(z, level) -> Prediction: a Denoiser with its condition bound.
 Denoise = Callable[[Array, noise.NoiseLevel], prediction.Prediction]
 
@@ -77,7 +79,7 @@ class DDIM:
         level_s: noise.NoiseLevel,
     ) -> State:
         """One step from level t to level s; `keys` are not used."""
-        x, eps = denoise(state.z, level_t)
+        x, eps, _ = denoise(state.z, level_t)
         _, alpha_s, sigma_s = noise.broadcast(level_s, x)
         return State(alpha_s * x + sigma_s * eps, x)
 
@@ -88,7 +90,8 @@ class Ancestral:
     """The discrete-time ancestral sampler (Saharia et al. 2022, eqs. 5 and 6).
 
     z_s ~ N(mean(z_t, x), var_min^(1 - gamma) var_max^gamma), the moments as in
-    `process.posterior`.
+    `process.posterior`. A gamma that the network predicts, one a pixel, comes before
+    the solver's own (Nichol & Dhariwal 2021, eq. 15).
 
     Attributes:
       gamma: in [0, 1], may be traced; the larger, the more noise is renewed.
@@ -121,8 +124,14 @@ class Ancestral:
         level_s: noise.NoiseLevel,
     ) -> State:
         """One step from level t to level s, with fresh noise from `keys`."""
-        x, _ = denoise(state.z, level_t)
+        x, _, gamma = denoise(state.z, level_t)
         mean, var_min, var_max = process.posterior(state.z, x, level_t, level_s)
-        std = jnp.sqrt(var_min ** (1.0 - self.gamma) * var_max**self.gamma)
         fresh = noise.normal(keys, mean.shape)
-        return State(mean + noise.expand(std, mean) * fresh, x)
+        if gamma is None:
+            std = jnp.sqrt(var_min ** (1.0 - self.gamma) * var_max**self.gamma)
+            return State(mean + noise.expand(std, mean) * fresh, x)
+        low, high = (
+            noise.expand(jnp.log(jnp.maximum(variance, TINY)), mean)
+            for variance in (var_min, var_max)
+        )
+        return State(mean + jnp.exp(0.5 * (low + gamma * (high - low))) * fresh, x)

@@ -30,17 +30,21 @@ def static(x: Float[Array, "B *data"]) -> Float[Array, "B *data"]:
 
 @typechecked
 def dynamic(
-    x: Float[Array, "B *data"], percentile: float | Float[Array, ""] = 0.995
+    x: Float[Array, "B *data"],
+    percentile: float | Float[Array, ""] = 0.995,
+    cap: float | Float[Array, ""] | None = None,
 ) -> Float[Array, "B *data"]:
     """clip(x, -s, s) / s, where s = max(1, percentile of |x|) for each example.
 
     Saharia et al. 2022, section 2.3; 99.5 % is the caption's of figure A.10. The
     percentile is a fraction in [0, 1], taken over all pixels and channels. Float32.
+    With a cap, as DeepFloyd IF has it, s is no more than that; a cap of 1 is `static`.
     """
     # Paper silent: over what the percentile is taken. Each example, as pictures of a
     # batch must not depend on each other.
     x = x.astype(jnp.float32)
-    s = noise.expand(jnp.maximum(quantile(jnp.abs(x), percentile), 1.0), x)
+    s = jnp.maximum(quantile(jnp.abs(x), percentile), 1.0)
+    s = noise.expand(s if cap is None else jnp.minimum(s, cap), x)
     return jnp.clip(x, -s, s) / s
 
 

@@ -29,6 +29,7 @@ class Examples:
       low_res: real pictures in [-1, 1] for a super-resolution stage, else None.
       size: height and width to draw.
       seed: of the noise.
+      empty: the embedded empty prompt, one a picture, where the stage's null is that.
     """
 
     texts: Sequence[str]
@@ -36,6 +37,13 @@ class Examples:
     low_res: Array | None
     size: tuple[int, int]
     seed: int = 0
+    empty: TextEmbedding | None = None
+
+
+def prompts(stage: Stage, texts: Sequence[str]) -> list[str]:
+    """What to embed for `examples_of`: the captions, then as many nulls if wanted."""
+    empty = stage.null_text == "empty_prompt"
+    return [*texts, *[""] * len(texts) * empty]
 
 
 def examples_of(
@@ -44,14 +52,23 @@ def examples_of(
     texts: Sequence[str],
     pictures: Sequence[np.ndarray],
 ) -> Examples:
-    """Examples whose low-resolution inputs are made from real uint8 pictures."""
+    """Examples whose low-resolution inputs are made from real uint8 pictures.
+
+    `embedding` is that of `prompts(stage, texts)`.
+    """
+    empty, count = None, len(texts)
+    if embedding is not None and len(embedding.mask) > count:
+        empty = TextEmbedding(*(a[count:] for a in embedding))
+        embedding = TextEmbedding(*(a[:count] for a in embedding))
     low_res, size = None, (stage.resolution, stage.resolution)
     if stage.low_resolution is not None:
         x = images.to_float(jnp.asarray(np.stack(pictures)))
         ratio = stage.resolution // stage.low_resolution
         size = (x.shape[1], x.shape[2])
         low_res = images.resize(x, (size[0] // ratio, size[1] // ratio))
-    return Examples(texts=texts, embedding=embedding, low_res=low_res, size=size)
+    return Examples(
+        texts=texts, embedding=embedding, low_res=low_res, size=size, empty=empty
+    )
 
 
 def draw(
@@ -67,6 +84,7 @@ def draw(
         examples.embedding,
         recipe,
         low_res=examples.low_res,
+        empty=examples.empty,
         size=examples.size,
     )
     return np.asarray(images.to_uint8(x))

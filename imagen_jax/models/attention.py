@@ -9,6 +9,8 @@ from imagen_jax.models import embeddings, layers
 from imagen_jax.types import Array, Bool, Float, typechecked
 
 KINDS = ("none", "self", "text")
+TEXT_NORMS = ("layer", "group")
+TEXT_GROUPS = 32
 POSITIONS = ("none", "coordinates")
 
 
@@ -42,9 +44,9 @@ class Attention(nn.Module):
     "self": image positions attend to each other and to the text at once, text keys
     and values concatenated to the image's own (Saharia et al. 2022, section 2.5).
     "text": they attend to the text only, which leaves the network fully
-    convolutional (the 256 -> 1024 model). LayerNorm on the text tokens (D.3.1); keys
-    and values of the text depend on nothing else, so a sampling loop computes them
-    once.
+    convolutional (the 256 -> 1024 model). LayerNorm on the text tokens (D.3.1), or
+    DeepFloyd IF's GroupNorm, whose statistics are also taken over the tokens; keys and
+    values of the text depend on nothing else, so a sampling loop computes them once.
 
     Attributes:
       kind: "self" or "text".
@@ -53,6 +55,8 @@ class Attention(nn.Module):
       positions: "none" (the paper) or "coordinates", sinusoids of the normalised
         coordinates added to queries and keys.
       residual_scaling: divide the sum by sqrt(2).
+      num_groups: of the image's norm; None: `layers.groups` of its channels.
+      text_norm: of the text: "layer" (the paper) or "group", of 32 groups.
       dtype: of activations.
     """
 
@@ -61,6 +65,8 @@ class Attention(nn.Module):
     width: int
     positions: str = "none"
     residual_scaling: bool = False
+    num_groups: int | None = None
+    text_norm: str = "layer"
     dtype: DTypeLike = jnp.float32
 
     def _dense(self, features: int, axes: tuple[str | None, str], name: str, **options):
@@ -76,7 +82,8 @@ class Attention(nn.Module):
         # Queries, keys and values of one head lie together, so that splitting the
         # heads over devices splits the kernel's columns in one cut.
         parts = 3 if self.kind == "self" else 1
-        h = layers.GroupNorm(layers.groups(channels), name="norm", dtype=self.dtype)(x)
+        groups = self.num_groups or layers.groups(channels)
+        h = layers.GroupNorm(groups, name="norm", dtype=self.dtype)(x)
         h = h.reshape(batch, grid, channels)
         name = "qkv" if self.kind == "self" else "query"
         h = self._dense(parts * self.width, ("embed", "joined_kv"), name)(h)
@@ -91,7 +98,7 @@ class Attention(nn.Module):
         if self.kind == "self":
             keys, values = [h[:, :, :, 1]], [h[:, :, :, 2]]
         if text is not None:
-            t = layers.LayerNorm(name="text_norm", dtype=self.dtype)(text)
+            t = self._text_norm()(text)
             t = self._dense(2 * self.width, ("embed", "joined_kv"), "text_kv")(t)
             t = self._split(t, 2)
             keys, values = [*keys, t[:, :, :, 0]], [*values, t[:, :, :, 1]]
@@ -105,6 +112,11 @@ class Attention(nn.Module):
             channels, ("joined_kv", "embed"), "out", kernel_init=layers.zeros_init
         )(h)
         return layers.constrain_image(layers.residual(x, out, self.residual_scaling))
+
+    def _text_norm(self):
+        if self.text_norm == "group":
+            return layers.GroupNorm(TEXT_GROUPS, name="text_norm", dtype=self.dtype)
+        return layers.LayerNorm(name="text_norm", dtype=self.dtype)
 
     def _split(self, h, parts: int, positions: str | None = None):
         batch, length, _ = h.shape

@@ -64,23 +64,32 @@ class Stem(nn.Module):
 
 
 class Head(nn.Module):
-    """Norm, SiLU and a convolution that starts at zero; float32.
+    """Norm, activation and a convolution that starts at zero; float32.
 
     Attributes:
       out_channels: of the result.
       space_to_depth: side of the squares to unfold.
       dtype: of activations.
+      activation: one of `layers.ACTIVATIONS`.
+      num_groups: of the norm; None: `layers.groups` of its channels.
+      epsilon: of the norm.
     """
 
     out_channels: int
     space_to_depth: int = 1
     dtype: DTypeLike = jnp.float32
+    activation: str = "silu"
+    num_groups: int | None = None
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x):
         """[B, H, W, C] -> [B, f H, f W, out_channels]."""
-        groups = layers.groups(x.shape[-1])
-        x = nn.silu(layers.GroupNorm(groups, name="norm", dtype=self.dtype)(x))
+        groups = self.num_groups or layers.groups(x.shape[-1])
+        norm = layers.GroupNorm(
+            groups, name="norm", dtype=self.dtype, epsilon=self.epsilon
+        )
+        x = layers.ACTIVATIONS[self.activation](norm(x))
         x = layers.Conv(
             self.out_channels * self.space_to_depth**2,
             name="conv",
@@ -149,11 +158,11 @@ class ScaleShift(nn.Module):
 
 
 class ResNetBlock(nn.Module):
-    """Norm, SiLU, conv, norm, SiLU, conv beside a shortcut.
+    """Norm, activation, conv, norm, activation, conv beside a shortcut.
 
     Dhariwal & Nichol 2021 for the base ("biggan" up and down sampling between the
-    first SiLU and the first convolution), figure A.27 of Saharia et al. 2022 for the
-    Efficient U-Net. The second convolution starts at zero. Dropout acts where the
+    first activation and the first convolution), figure A.27 of Saharia et al. 2022 for
+    the Efficient U-Net. The second convolution starts at zero. Dropout acts where the
     caller gives a "dropout" random stream.
 
     Attributes:
@@ -161,27 +170,36 @@ class ResNetBlock(nn.Module):
       resample: "none", "up" or "down" (by 2).
       always_project: a 1x1 convolution on the shortcut even where the number of
         channels stays.
-      residual_scaling: divide the sum by sqrt(2).
+      residual_scaling: divide the sum by sqrt(2), or multiply it by a number.
       dropout: rate before the second convolution.
+      activation: one of `layers.ACTIVATIONS`.
+      num_groups: of both norms; None: `layers.groups` of their channels.
+      epsilon: of both norms.
       dtype: of activations.
     """
 
     channels: int
     resample: str = "none"
     always_project: bool = False
-    residual_scaling: bool = False
+    residual_scaling: bool | float = False
     dropout: float = 0.0
+    activation: str = "silu"
+    num_groups: int | None = None
+    epsilon: float = 1e-5
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, emb=None):
         """[B, H, W, Cin] and embedding [B, E] or None -> [B, H', W', channels]."""
+        act = layers.ACTIVATIONS[self.activation]
 
         def norm(h, name):
-            groups = layers.groups(h.shape[-1])
-            return layers.GroupNorm(groups, name=name, dtype=self.dtype)(h)
+            groups = self.num_groups or layers.groups(h.shape[-1])
+            return layers.GroupNorm(
+                groups, name=name, dtype=self.dtype, epsilon=self.epsilon
+            )(h)
 
-        h = nn.silu(norm(x, "norm_0"))
+        h = act(norm(x, "norm_0"))
         if self.resample == "down":
             h, x = layers.average_pool(h), layers.average_pool(x)
         elif self.resample == "up":
@@ -190,7 +208,7 @@ class ResNetBlock(nn.Module):
         h = norm(h, "norm_1")
         if emb is not None:
             h = ScaleShift(self.dtype, name="embedding")(h, emb)
-        h = nn.silu(h)
+        h = act(h)
         if self.dropout:
             silent = not self.has_rng("dropout")
             h = nn.Dropout(self.dropout, deterministic=silent)(h)

@@ -54,18 +54,23 @@ class ScalarEmbedding(nn.Module):
     Attributes:
       features: size of the sinusoidal features.
       width: size of the result.
+      steps: the scalar is multiplied by this; 1 for one that counts steps itself.
+      activation: one of `layers.ACTIVATIONS`.
     """
 
     features: int
     width: int
+    # The frequencies were chosen for 1000 discrete steps (Ho et al. 2020).
+    steps: float = 1000.0
+    activation: str = "silu"
 
     @nn.compact
     def __call__(self, t):
         """[B] -> [B, width], float32."""
-        # The frequencies were chosen for 1000 discrete steps (Ho et al. 2020).
-        h = sinusoidal(t.astype(jnp.float32) * 1000.0, self.features)
+        act = layers.ACTIVATIONS[self.activation]
+        h = sinusoidal(t.astype(jnp.float32) * self.steps, self.features)
         h = layers.Dense(self.width, ("embed", "mlp"), name="dense_0")(h)
-        return layers.Dense(self.width, ("mlp", "embed"), name="dense_1")(nn.silu(h))
+        return layers.Dense(self.width, ("mlp", "embed"), name="dense_1")(act(h))
 
 
 class TextPooling(nn.Module):

@@ -25,6 +25,8 @@ from imagen_jax.types import Array
 # levels, whose blocks are then computed up to three times.
 REMAT = ("none", "block", "full")
 
+ACTIVATIONS = {"silu": nn.silu, "gelu": partial(nn.gelu, approximate=False)}
+
 default_init = nn.initializers.lecun_normal()
 zeros_init = nn.initializers.zeros_init()
 
@@ -299,9 +301,14 @@ def nearest_up(x: Array) -> Array:
     return x.reshape(b, 2 * h, 2 * w, c)
 
 
-def residual(x: Array, h: Array, scaled: bool) -> Array:
-    """x + h, over sqrt(2) if `scaled` (Song et al. 2021, appendix H)."""
-    return (x + h) * 0.5**0.5 if scaled else x + h
+def residual(x: Array, h: Array, scaled: bool | float) -> Array:
+    """x + h; over sqrt(2) if `scaled` (Song et al. 2021, appendix H).
+
+    A number is the factor itself.
+    """
+    if isinstance(scaled, bool):
+        scaled = 0.5**0.5 if scaled else 1.0
+    return x + h if scaled == 1.0 else (x + h) * scaled
 
 
 def groups(channels: int) -> int:

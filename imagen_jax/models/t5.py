@@ -1,10 +1,15 @@
-"""The encoder of T5 v1.1 and ByT5, with the parameter names of t5x.
+"""The encoder of T5 1.0, T5 v1.1 and ByT5, with the parameter names of t5x.
 
-Raffel et al. 2020 (https://arxiv.org/abs/1910.10683) with the gated GELU of Shazeer
-2020; ByT5 (Xue et al. 2021) differs in sizes and vocabulary only. Imagen keeps the XXL
-encoder frozen (Saharia et al. 2022, section 2.1). Parameters are laid out as in
-https://github.com/google-research/t5x, t5x/examples/t5/network.py, so that its
-checkpoints need no renaming: heads are joined in the kernels' second axis.
+Raffel et al. 2020 (https://arxiv.org/abs/1910.10683), from version 1.1 on with the
+gated GELU of Shazeer 2020; ByT5 (Xue et al. 2021) differs in sizes and vocabulary only.
+Imagen keeps the XXL encoder frozen (Saharia et al. 2022, section 2.1). Parameters are
+laid out as in https://github.com/google-research/t5x, t5x/examples/t5/network.py, so
+that its checkpoints need no renaming: heads are joined in the kernels' second axis.
+
+In float16 (for GPUs without bfloat16) the published weights overflow: their residual
+stream and the feed-forward's output pass 65,504. There, what is added to the stream is
+a float32 product, the stream is float32, and only products of what has just been normed
+are in float16.
 """
 
 from collections.abc import Callable
@@ -35,12 +40,13 @@ class T5Encoder(nn.Module):
       num_layers: blocks of attention and feed-forward.
       num_heads: attention heads N.
       head_dim: size K of one head; N * K need not be D.
-      d_ff: hidden width of the gated feed-forward.
+      d_ff: hidden width of the feed-forward.
       relpos_buckets: buckets of relative distance, half of them for each direction.
       relpos_max_distance: from here on all distances share a bucket.
       epsilon: of the norms.
       dtype: of the activations; norms' statistics, softmax and result are float32.
       remat: one of `layers.REMAT`; a chain of blocks has no levels: "full" is "block".
+      gated: the feed-forward of T5 v1.1, mT5 and ByT5; else T5 1.0's with ReLU.
     """
 
     vocab_size: int
@@ -54,6 +60,12 @@ class T5Encoder(nn.Module):
     epsilon: float = 1e-6
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
+    gated: bool = True
+
+    @property
+    def stream_dtype(self) -> DTypeLike:
+        """Of the residual stream: float16 has too small a range for it."""
+        return jnp.float32 if jnp.dtype(self.dtype) == jnp.float16 else self.dtype
 
     @nn.compact
     def __call__(self, ids: Array, mask: Array) -> Array:
@@ -83,6 +95,7 @@ class Stack(nn.Module):
         masked = jnp.where(mask, 0.0, MASKED)[:, None, None, :]
         again = layers.check_remat(c.remat) != "none"
         block = nn.remat(Block) if again else Block
+        x = x.astype(c.stream_dtype)
         x = layers.constrain(x, "batch", "length", "act_embed")
         for i in range(c.num_layers):
             x = block(c, name=f"layers_{i}")(x, bias, masked)
@@ -90,7 +103,7 @@ class Stack(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention and gated feed-forward, each normed before and added after."""
+    """Self-attention and feed-forward, each normed before and added after."""
 
     config: T5Encoder
 
@@ -102,7 +115,7 @@ class Block(nn.Module):
         h = layers.RMSNorm(name="pre_attention_layer_norm", **norm)(x)
         x = x + Attention(c, name="attention")(h, bias, masked)
         h = layers.RMSNorm(name="pre_mlp_layer_norm", **norm)(x)
-        x = x + GatedMLP(c, name="mlp")(h)
+        x = x + FeedForward(c, name="mlp")(h)
         return layers.constrain(x, "batch", "length", "act_embed")
 
 
@@ -125,7 +138,8 @@ class Attention(nn.Module):
             return attention_init(*args) / np.sqrt(c.head_dim)
 
         def project(name: str, init: Callable = attention_init):
-            y = dense(c, width, ("embed", "joined_kv"), name, init)(tokens)
+            axes = ("embed", "joined_kv")
+            y = dense(width, axes, name=name, dtype=c.dtype, init=init)(tokens)
             y = y.reshape(*x.shape[:2], c.num_heads, c.head_dim)
             # Heads before length: on CPU the products below are then 5 times faster.
             y = y.transpose(0, 2, 1, 3)
@@ -149,31 +163,47 @@ class Attention(nn.Module):
         )
         y = (y / total).astype(c.dtype)
         y = y.transpose(0, 2, 1, 3).reshape(-1, width)
-        out = dense(c, c.d_model, ("joined_kv", "embed"), "out", attention_init)(y)
-        return out.reshape(x.shape)
+        out = dense(
+            c.d_model,
+            ("joined_kv", "embed"),
+            name="out",
+            dtype=c.stream_dtype,
+            init=attention_init,
+        )
+        return out(y).reshape(x.shape)
 
 
-class GatedMLP(nn.Module):
-    """wo(gelu(wi_0 x) * wi_1 x), with the tanh form of GELU."""
+class FeedForward(nn.Module):
+    """wo(gelu(wi_0 x) * wi_1 x) with GELU's tanh form; in T5 1.0 wo(relu(wi x))."""
 
     config: T5Encoder
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """The feed-forward on [B, L, D]."""
+        """The feed-forward on [B, L, D]; the result has the stream's type."""
         c = self.config
         tokens = x.reshape(-1, c.d_model)
-        gate = dense(c, c.d_ff, ("embed", "mlp"), "wi_0")(tokens)
-        y = dense(c, c.d_ff, ("embed", "mlp"), "wi_1")(tokens)
-        y = layers.constrain(nn.gelu(gate, approximate=True) * y, "batch", "act_mlp")
-        return dense(c, c.d_model, ("mlp", "embed"), "wo")(y).reshape(x.shape)
+
+        def project(name: str):
+            y = dense(c.d_ff, ("embed", "mlp"), name=name, dtype=c.dtype)(tokens)
+            return y.astype(c.stream_dtype)
+
+        if c.gated:
+            y = nn.gelu(project("wi_0"), approximate=True) * project("wi_1")
+        else:
+            y = nn.relu(project("wi"))
+        y = layers.constrain(y, "batch", "act_mlp")
+        axes = ("mlp", "embed")
+        out = dense(c.d_model, axes, name="wo", dtype=c.stream_dtype)
+        return out(y).reshape(x.shape)
 
 
 def dense(
-    config: T5Encoder,
     features: int,
     axes: tuple[str, str],
+    *,
     name: str,
+    dtype: DTypeLike,
     init: Callable = layers.default_init,
 ) -> nn.Dense:
     """A product without bias, to be applied to tokens [B * L, D].
@@ -181,7 +211,7 @@ def dense(
     Joining B and L first makes the kernels' gradients nearly twice as fast on CPU.
     """
     return layers.Dense(
-        features, axes, name=name, dtype=config.dtype, use_bias=False, kernel_init=init
+        features, axes, name=name, dtype=dtype, use_bias=False, kernel_init=init
     )
 
 
@@ -263,22 +293,37 @@ class MaskedLanguageModel(nn.Module):
         )
 
 
-def v1_1(d_model: int, layers: int, heads: int, d_ff: int) -> T5Encoder:
-    """T5 v1.1 by the sizes in t5x/examples/t5/t5_1_1/*.gin."""
+def sized(vocab_size: int, sizes: tuple[int, int, int, int], **fields) -> T5Encoder:
+    """An encoder of the sizes (D, layers, heads, hidden width)."""
+    d_model, num_layers, num_heads, d_ff = sizes
     return T5Encoder(
-        vocab_size=32128,
+        **{"head_dim": 64, **fields},
+        vocab_size=vocab_size,
         d_model=d_model,
-        num_layers=layers,
-        num_heads=heads,
-        head_dim=64,
+        num_layers=num_layers,
+        num_heads=num_heads,
         d_ff=d_ff,
     )
 
 
 # `XXL.clone(dtype=jnp.bfloat16)` changes a field.
-SMALL = v1_1(512, 8, 6, 1024)
-BASE = v1_1(768, 12, 12, 2048)
-LARGE = v1_1(1024, 24, 16, 2816)
-XL = v1_1(2048, 24, 32, 5120)
-XXL = v1_1(4096, 24, 64, 10240)
-BYT5_SMALL = v1_1(1472, 12, 6, 3584).clone(vocab_size=384)
+# T5 v1.1: t5x/examples/t5/t5_1_1/*.gin.
+SMALL = sized(32128, (512, 8, 6, 1024))
+BASE = sized(32128, (768, 12, 12, 2048))
+LARGE = sized(32128, (1024, 24, 16, 2816))
+XL = sized(32128, (2048, 24, 32, 5120))
+XXL = sized(32128, (4096, 24, 64, 10240))
+
+# ByT5: Xue et al. 2021, table 1, with the heads and widths of t5x/examples/t5/byt5.
+BYT5_SMALL = sized(384, (1472, 12, 6, 3584))
+BYT5_BASE = sized(384, (1536, 18, 12, 3968))
+BYT5_LARGE = sized(384, (1536, 36, 16, 3840))
+BYT5_XL = sized(384, (2560, 36, 32, 6720))
+BYT5_XXL = sized(384, (4672, 36, 64, 12352))
+
+# T5 1.0: Raffel et al. 2020, section 3.7.
+T5_SMALL = sized(32128, (512, 6, 8, 2048), gated=False)
+T5_BASE = sized(32128, (768, 12, 12, 3072), gated=False)
+T5_LARGE = sized(32128, (1024, 24, 16, 4096), gated=False)
+T5_3B = sized(32128, (1024, 24, 32, 16384), gated=False, head_dim=128)
+T5_11B = sized(32128, (1024, 24, 128, 65536), gated=False, head_dim=128)

@@ -50,7 +50,7 @@ def kept(config: build.Config, remat: str) -> Kept:
 
 def _residuals(config: build.Config, stage: Any, params: Any, batch: int) -> list[int]:
     side = config.data.crop or stage.resolution
-    length, width = config.text.length, config.text.encoder.d_model
+    length, width = config.text.length, build.make_text_module(config).d_model
     shape = jax.ShapeDtypeStruct
     examples = {
         "image": shape((batch, side, side, 3), jnp.uint8),

@@ -159,7 +159,7 @@ def _sample(config: build.Config, mesh: Mesh, batch: int) -> Program:
     out = _picture(mesh, (batch, side, side, stage.channels)).sharding
 
     def draw(keys, params, text, recipe, low_res):
-        return stage.sample(keys, params, text, recipe, low_res=low_res)
+        return stage.sample(keys, params, text, recipe, low_res=low_res, empty=text)
 
     arguments = (_key(mesh, (batch,)), params, text, recipe, low_res)
     return Program(
@@ -224,7 +224,7 @@ def _stored(mesh: Mesh, init: Callable, dtype) -> Tree:
 
 def _text_shapes(config: build.Config, encoded: bool | None = None) -> dict:
     """Shapes and dtypes of one example's text: ids, or vectors if `encoded`."""
-    length, width = config.text.length, config.text.encoder.d_model
+    length, width = config.text.length, build.make_text_module(config).d_model
     if encoded is None:
         encoded = bool(config.data.get("embeddings", ""))
     mask = {"mask": ((length,), jnp.bool_)}

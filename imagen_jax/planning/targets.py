@@ -65,6 +65,24 @@ def _sweep(config: str, topology: str) -> Target:
     return Target(name, config, topology, "train", (AHEAD, "--sweep"))
 
 
+def _deepfloyd(part: str, slice_name: str) -> Target:
+    """Sampling DeepFloyd IF: one of its three networks at a time is on the chips.
+
+    T5 is split over all chips; the pictures are shared out, one a chip, and the stages'
+    networks with them, whole on each chip where its memory holds them.
+    """
+    topology = {"v5e_8": "v5e:2x4", "v6e_4": "v6e:2x2"}[slice_name]
+    chips = int(slice_name[-1])
+    config, program = {
+        "t5": ("deepfloyd/if_i_xl", "encode"),
+        "i_xl": ("deepfloyd/if_i_xl", "sample"),
+        "ii_l": ("deepfloyd/if_ii_l", "sample"),
+    }[part]
+    mesh = f"--mesh=tensor={chips}" if part == "t5" else f"--mesh=data={chips}"
+    name = f"deepfloyd_{part}_{slice_name}"
+    return Target(name, config, topology, program, (f"--batch={chips}", mesh))
+
+
 SMALLER = (
     "imagen/base_64_300m",
     "imagen/base_64_500m",
@@ -115,6 +133,11 @@ TARGETS = (
         "sample",
         ("--batch=1", "--mesh=spatial=4"),
         2.5,
+    ),
+    *(
+        _deepfloyd(part, slice_name)
+        for slice_name in ("v5e_8", "v6e_4")
+        for part in ("t5", "i_xl", "ii_l")
     ),
     *(
         dataclasses.replace(

@@ -32,10 +32,12 @@ class Tokenizer(Protocol):
     def encode(
         self, prompts: Sequence[str], length: int, *, truncate: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of prompts, each ended by eos and padded with 0.
+        """Ids of prompts, each ended by eos and padded.
+
+        CLIP's and BERT's have a first token too, and a padding id of their own.
 
         Args:
-          prompts: B strings; an empty one becomes eos alone.
+          prompts: B strings; an empty one becomes its first token, if any, and eos.
           length: L, tokens a prompt may have, eos included.
           truncate: cut longer prompts instead of raising.
 
@@ -72,7 +74,7 @@ class ByteTokenizer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `Tokenizer.encode`."""
         texts = []
-        for prompt in _checked(prompts, length):
+        for prompt in checked(prompts, length):
             try:
                 texts.append(prompt.encode())
             except UnicodeEncodeError as error:
@@ -80,7 +82,7 @@ class ByteTokenizer:
                     f"Tokenizer: the prompt {prompt!r} is not valid Unicode."
                 ) from error
         sizes = np.array([len(text) for text in texts], np.int64)
-        _check_lengths(prompts, sizes, length, truncate)
+        check_lengths(prompts, sizes, length - 1, truncate)
         if truncate:
             texts = [text[: length - 1] for text in texts]
             sizes = np.minimum(sizes, length - 1)
@@ -97,7 +99,7 @@ class ByteTokenizer:
         """See `Tokenizer.decode`; ids that are no bytes are left out."""
         texts = []
         for row in np.asarray(ids):
-            row = row[: _end(row, EOS)]
+            row = row[: end(row, EOS)]
             row = row[(row >= 3) & (row < 259)] - 3
             texts.append(bytes(row.astype(np.uint8)).decode(errors="replace"))
         return texts
@@ -109,6 +111,9 @@ class SentencePieceTokenizer:
 
     Attributes:
       path: of the model file.
+      extra_ids: ids after the file's pieces, T5's 100 marks of what was cut out in its
+        training, the last one first. Where there are some, "<extra_id_0>", "</s>",
+        "<pad>" and "<unk>" in a text are those ids, as transformers reads them.
 
     Raises:
       ValueError: if the file is missing or is no SentencePiece model with an
@@ -116,6 +121,7 @@ class SentencePieceTokenizer:
     """
 
     path: str
+    extra_ids: int = 0
 
     def __post_init__(self) -> None:
         if self._processor.eos_id() < 0:
@@ -143,16 +149,36 @@ class SentencePieceTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Pieces in the file; T5's tables are larger (32,128 rows for 32,000)."""
-        return self._processor.vocab_size()
+        """Pieces in the file and extra ids; T5's tables are larger (32,128 rows)."""
+        return self._processor.vocab_size() + self.extra_ids
+
+    @functools.cached_property
+    def _marks(self) -> dict[str, int]:
+        last = self.vocab_size - 1
+        extra = {f"<extra_id_{i}>": last - i for i in range(self.extra_ids)}
+        return {"<pad>": PAD, "</s>": EOS, "<unk>": UNK, **extra}
+
+    def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts without eos; each stretch between marks is a text of its own."""
+        if not self.extra_ids:
+            return self._processor.encode(list(texts))
+        mark = re.compile(f"({'|'.join(map(re.escape, self._marks))})")
+        rows = []
+        for text in texts:
+            parts = mark.split(text)
+            row = list(self._processor.encode(parts[0]))
+            for name, stretch in zip(parts[1::2], parts[2::2], strict=True):
+                row += [self._marks[name], *self._processor.encode(stretch)]
+            rows.append(row)
+        return rows
 
     def encode(
         self, prompts: Sequence[str], length: int, *, truncate: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `Tokenizer.encode`."""
-        pieces = self._processor.encode(list(_checked(prompts, length)))
+        pieces = self._pieces(checked(prompts, length))
         sizes = np.array([len(row) for row in pieces], np.int64)
-        _check_lengths(prompts, sizes, length, truncate)
+        check_lengths(prompts, sizes, length - 1, truncate)
         sizes = np.minimum(sizes, length - 1)
         ids = np.full((len(pieces), length), PAD, np.int32)
         for row, (some, size) in enumerate(zip(pieces, sizes, strict=True)):
@@ -162,19 +188,26 @@ class SentencePieceTokenizer:
 
     def decode(self, ids: np.ndarray) -> list[str]:
         """See `Tokenizer.decode`; ids past the file's pieces are left out."""
-        rows = [row[: _end(row, self._processor.eos_id())] for row in np.asarray(ids)]
+        pieces = self._processor.vocab_size()
+        rows = [row[: end(row, self._processor.eos_id())] for row in np.asarray(ids)]
         return [
-            self._processor.decode([int(i) for i in row if 0 < i < self.vocab_size])
+            self._processor.decode([int(i) for i in row if 0 < i < pieces])
             for row in rows
         ]
 
 
-def _end(row: np.ndarray, eos: int) -> int:
+def end(row: np.ndarray, eos: int) -> int:
+    """Where a row's first eos is, or its length."""
     at = np.flatnonzero(row == eos)
     return int(at[0]) if at.size else len(row)
 
 
-def _checked(prompts: Sequence[str], length: int) -> Sequence[str]:
+def checked(prompts: Sequence[str], length: int) -> Sequence[str]:
+    """The prompts themselves.
+
+    Raises:
+      ValueError: unless they are strings, and the length is positive.
+    """
     if isinstance(prompts, str):
         raise ValueError(
             f"Tokenizer: prompts must be a list of strings, got the string {prompts!r}."
@@ -187,14 +220,15 @@ def _checked(prompts: Sequence[str], length: int) -> Sequence[str]:
     return prompts
 
 
-def _check_lengths(
-    prompts: Sequence[str], sizes: np.ndarray, length: int, truncate: bool
+def check_lengths(
+    prompts: Sequence[str], sizes: np.ndarray, most: int, truncate: bool
 ) -> None:
-    if truncate or not (sizes >= length).any():
+    """Raise a ValueError for a prompt of more than `most` tokens, unless it is cut."""
+    if truncate or not (sizes > most).any():
         return
     worst = int(np.argmax(sizes))
     raise ValueError(
-        f"Tokenizer: a prompt may have {length - 1} tokens, got {sizes[worst]} for "
+        f"Tokenizer: a prompt may have {most} tokens, got {sizes[worst]} for "
         f"{_short(prompts[worst])!r}. Shorten it."
     )
 

@@ -36,3 +36,15 @@ def test_shrinking_is_antialiased():
 def test_resizing_to_the_same_size_is_exact():
     x = jnp.linspace(-1, 1, 48).reshape(1, 4, 4, 3)
     np.testing.assert_array_equal(images.resize(x, (4, 4)), x)
+
+
+def test_enlarging_keeps_corners_and_straight_lines():
+    # Corners' centres stay corners: a ramp in each axis is the ramp between its ends.
+    rows, columns = jnp.linspace(0, 3, 4), jnp.linspace(-1, 1, 6)
+    x = rows[None, :, None, None] + columns[None, None, :, None]
+    large = images.enlarge_aligned(x, (7, 21))
+    expected = np.linspace(0, 3, 7)[:, None] + np.linspace(-1, 1, 21)[None]
+    np.testing.assert_allclose(large[0, :, :, 0], expected, atol=1e-6)
+    peak = jnp.zeros((1, 3, 1, 1)).at[0, 1].set(1.0)
+    found = images.enlarge_aligned(peak, (5, 1))
+    np.testing.assert_allclose(found[0, :, 0, 0], [0, 0.5, 1, 0.5, 0], atol=1e-6)

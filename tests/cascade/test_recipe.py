@@ -2,7 +2,7 @@ import jax
 import pytest
 
 from imagen_jax.cascade import recipe
-from imagen_jax.diffusion import solvers
+from imagen_jax.diffusion import grids, solvers
 
 
 def make(**changes):
@@ -17,6 +17,8 @@ def make(**changes):
         ({"threshold": "hard"}, "threshold"),
         ({"percentile": 1.5}, "percentile"),
         ({"aug_level": -0.1}, "aug_level"),
+        ({"threshold_cap": 0.5}, "threshold_cap"),
+        ({"grid": grids.by_name("smart27")}, "the grid has 27 steps, got steps 4"),
     ],
 )
 def test_a_bad_setting_is_named(changes, named):

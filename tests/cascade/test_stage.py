@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imagen_jax.cascade import images
 from imagen_jax.diffusion import process
 
 
@@ -118,3 +119,25 @@ def test_low_res_inputs_are_blurred_up_to_blur_max(stages, text, text_params):
     assert kept.min() < 0.5 and 0.95 < kept.max() < 1.01
     with pytest.raises(ValueError, match="blur_max must be >= 0"):
         dataclasses.replace(up, blur_max=-1.0)
+
+
+def test_deepfloyds_pictures_are_enlarged_before_they_are_noised(stages):
+    low = jax.random.uniform(jax.random.key(1), (1, 8, 8, 3))
+    up = dataclasses.replace(stages[1], enlargement="bilinear_noised")
+    key = jax.random.key(2)
+    level = jnp.full(1, 0.25)
+    planes = up.condition(None, low, level, key, (16, 16)).planes
+    noise = up.aug_schedule(level)
+    fresh = jax.random.normal(key, planes.shape)
+    expected = noise.alpha[0] * images.enlarge_aligned(low, (16, 16))
+    np.testing.assert_allclose(planes, expected + noise.sigma[0] * fresh, atol=1e-5)
+
+
+def test_wrong_kinds_of_null_and_enlargement_are_refused(stages):
+    with pytest.raises(ValueError, match=r"null_text must be one of .*'ones'"):
+        dataclasses.replace(stages[0], null_text="ones")
+    with pytest.raises(ValueError, match=r"enlargement must be one of .*'nearest'"):
+        dataclasses.replace(stages[1], enlargement="nearest")
+    led = dataclasses.replace(stages[0], null_text="empty_prompt")
+    with pytest.raises(ValueError, match="needs the embedding of the empty prompt"):
+        led.unconditional(led.example_inputs()[2], None)

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from imagen_jax.checkpoints import model_directory, quantisation
+from imagen_jax.checkpoints import (
+    model_directory,
+    quantisation,
+    safetensors,
+    tensors,
+)
 
 
 @pytest.fixture
@@ -42,6 +47,13 @@ def test_a_scale_without_its_array_is_refused(arrays):
             quantisation.restore(bad)
 
 
+def test_an_int8_array_without_its_scale_is_refused(arrays):
+    stored = quantisation.quantise(arrays)
+    del stored["a/kernel" + quantisation.SCALE]
+    with pytest.raises(ValueError, match="a/kernel has no scale"):
+        quantisation.restore(stored)
+
+
 def test_a_model_directory_keeps_int8(arrays, tmp_path):
     tree = {"a": {"kernel": arrays["a/kernel"], "bias": arrays["a/bias"]}}
     model_directory.write(tmp_path, [], {"net": tree}, "int8")
@@ -51,3 +63,31 @@ def test_a_model_directory_keeps_int8(arrays, tmp_path):
     np.testing.assert_array_equal(got["a"]["bias"], arrays["a/bias"])
     error = got["a"]["kernel"] - arrays["a/kernel"]
     assert 0 < error.std() < 0.03 * arrays["a/kernel"].std()
+
+
+def test_arrays_are_restored_one_by_one_alike(arrays, tmp_path):
+    stored = quantisation.quantise(arrays)
+    safetensors.save(tmp_path / "net.safetensors", stored)
+    file = safetensors.File(tmp_path / "net.safetensors")
+    table = quantisation.table(file)
+    shapes = safetensors.unflatten(arrays)
+    got = safetensors.flatten(tensors.transfer(file, table, shapes))
+    restored = quantisation.restore(stored)
+    assert got.keys() == restored.keys()
+    for name, array in restored.items():
+        np.testing.assert_array_equal(got[name], array)
+        assert got[name].dtype == array.dtype
+
+
+def test_a_file_with_a_wrong_scale_is_refused(arrays, tmp_path):
+    stored = quantisation.quantise(arrays)
+    scale = stored["a/kernel" + quantisation.SCALE]
+    for change, match in (
+        ({"x@scale": scale}, "x@scale has no place"),
+        ({"a/kernel@scale": scale[:31]}, "a/kernel@scale of shape .* cannot become"),
+        ({"a/kernel": arrays["a/kernel"]}, "float32 of shape .* cannot have scales"),
+    ):
+        safetensors.save(tmp_path / "net.safetensors", {**stored, **change})
+        file = safetensors.File(tmp_path / "net.safetensors")
+        with pytest.raises(ValueError, match=match):
+            tensors.check(file, quantisation.table(file), safetensors.unflatten(arrays))

@@ -1,9 +1,12 @@
+import dataclasses
+
 import jax
 import ml_collections
 import pytest
 
 from imagen_jax import build
 from imagen_jax.commands import configs
+from imagen_jax.published import deepfloyd
 
 
 @pytest.mark.parametrize("name", configs.names())
@@ -44,6 +47,69 @@ def test_paper_sizes(name, low, high):
     counts = counted(name)
     assert low <= sum(counts["network"].values()) <= high
     assert 4.6e9 <= sum(counts["text encoder (frozen)"].values()) <= 4.8e9
+
+
+# The values of UNet2DConditionModel's config.json that make the network; II-L's differ.
+IF_I_XL = {
+    "sample_size": 64,
+    "in_channels": 3,
+    "out_channels": 6,
+    "block_out_channels": [704, 1408, 2112, 2816],
+    "layers_per_block": 3,
+    "cross_attention_dim": 2816,
+    "attention_head_dim": 64,
+    "encoder_hid_dim": 4096,
+    "encoder_hid_dim_type": "text_proj",
+    "addition_embed_type": "text",
+    "addition_embed_type_num_heads": 64,
+    "class_embed_type": None,
+    "down_block_types": ["ResnetDownsampleBlock2D"]
+    + 3 * ["SimpleCrossAttnDownBlock2D"],
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "up_block_types": 3 * ["SimpleCrossAttnUpBlock2D"] + ["ResnetUpsampleBlock2D"],
+    "act_fn": "gelu",
+    "resnet_time_scale_shift": "scale_shift",
+    "cross_attention_norm": "group_norm",
+}
+IF_II_L = IF_I_XL | {
+    "sample_size": 256,
+    "in_channels": 6,
+    "block_out_channels": [160, 320, 640, 960, 1280],
+    "layers_per_block": [2, 2, 3, 5, 5],
+    "cross_attention_dim": 1280,
+    "class_embed_type": "timestep",
+    "down_block_types": 3 * ["ResnetDownsampleBlock2D"]
+    + 2 * ["SimpleCrossAttnDownBlock2D"],
+    "up_block_types": 2 * ["SimpleCrossAttnUpBlock2D"] + 3 * ["ResnetUpsampleBlock2D"],
+    "time_embedding_act_fn": "gelu",
+    "time_embedding_dim": 1280,
+    "resnet_skip_time_act": True,
+    "resnet_out_scale_factor": 1.4142271248762552,
+    "mid_block_scale_factor": 1.4142271248762552,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("deepfloyd/if_i_xl", IF_I_XL), ("deepfloyd/if_ii_l", IF_II_L)],
+)
+def test_deepfloyds_configs_are_those_of_its_files(name, values):
+    config = configs.load(name)
+    network = {
+        "type": "deepfloyd",
+        **deepfloyd.network_fields(values, name),
+        "steps": 1000,
+        "remat": "block",
+        "dtype": "bfloat16",
+    }
+    stage = build.make_stage(config)
+    config.network = ml_collections.ConfigDict(network)
+    same = build.make_stage(config).network
+    names = {f.name for f in dataclasses.fields(same)} - {"parent", "name"}
+    got, want = ({f: getattr(n, f) for f in names} for n in (stage.network, same))
+    # Nothing says the same of the way up as of the way down.
+    got["head_dim_up"] = got["head_dim_up"] or got["head_dim"]
+    assert got == want
 
 
 def test_a_key_is_overridden_with_its_own_type():

@@ -65,7 +65,7 @@ def test_weight_zero_is_the_unconditional_model(inputs):
 
 def test_eps_are_mixed_and_x_follows(inputs):
     z, level, cond = inputs
-    x, eps = guidance.classifier_free(Model(), 4.0)(z, level, cond)
+    x, eps, _ = guidance.classifier_free(Model(), 4.0)(z, level, cond)
     with_text, without = Model()(z, level, cond), Model()(z, level, cond.null())
     expected = 4.0 * with_text.eps - 3.0 * without.eps
     np.testing.assert_allclose(eps, expected, rtol=1e-5, atol=1e-5)
@@ -109,7 +109,7 @@ def test_thresholded_predictions_are_in_range_and_make_z_again(inputs):
     bounded = guidance.thresholded(
         guidance.classifier_free(Model(), 8.0), thresholding.dynamic
     )
-    x, eps = bounded(z, level, cond)
+    x, eps, _ = bounded(z, level, cond)
     assert np.abs(x).max() <= 1.0
     _, alpha, sigma = noise.broadcast(level, z)
     np.testing.assert_allclose(alpha * x + sigma * eps, z, atol=1e-5)
@@ -120,3 +120,22 @@ def test_no_threshold_changes_nothing(inputs):
     same = guidance.thresholded(Model(), thresholding.none)(*inputs)
     np.testing.assert_array_equal(same.x, plain.x)
     np.testing.assert_allclose(same.eps, plain.eps, rtol=1e-4, atol=1e-5)
+
+
+def test_a_learned_variance_is_the_conditional_models_and_survives_the_threshold(
+    inputs,
+):
+    z, level, cond = inputs
+    model = Model()
+
+    def learned(z, level, cond):
+        found = model(z, level, cond)
+        return found._replace(gamma=jnp.tanh(found.eps))
+
+    expected = learned(z, level, cond).gamma
+    guided = guidance.classifier_free(learned, 4.0)
+    bounded = guidance.thresholded(guided, thresholding.static)
+    for denoiser in (guided, bounded):
+        np.testing.assert_allclose(denoiser(z, level, cond).gamma, expected, atol=1e-6)
+    # Else the test says nothing.
+    assert np.abs(learned(z, level, cond.null()).gamma - expected).max() > 0.1

@@ -126,3 +126,31 @@ def test_a_bad_gamma_is_refused():
         losses.min_snr(0.0)
     with pytest.raises(ValueError, match="floor must lie in"):
         losses.MinSNR(gamma=5.0, floor=6.0)
+
+
+def test_a_learned_variance_is_left_alone():
+    x = jnp.full((4, 5, 5, 3), 0.25)
+    arguments = (jax.random.key(0), x, Conditioning())
+
+    def loss(variance):
+        def output(z, level, cond):
+            return jnp.concatenate([0.1 * z, variance + z], axis=-1)
+
+        return losses.diffusion_loss(
+            *arguments, output, COSINE, parameterization=prediction.EPS
+        ).sum()
+
+    value, gradient = jax.value_and_grad(loss)(jnp.zeros(()))
+    plain = losses.diffusion_loss(
+        *arguments, lambda z, *_: 0.1 * z, COSINE, parameterization=prediction.EPS
+    ).sum()
+    np.testing.assert_allclose(value, plain, rtol=1e-6)
+    assert gradient == 0
+
+
+def test_weights_are_found_by_name():
+    assert losses.by_name("uniform") is losses.uniform
+    assert losses.by_name("min_snr") == losses.min_snr()
+    assert losses.by_name("truncated_snr") == losses.truncated_snr()
+    with pytest.raises(ValueError, match=r"Weight: must be one of .* got 'snr'"):
+        losses.by_name("snr")

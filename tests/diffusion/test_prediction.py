@@ -32,7 +32,7 @@ def test_a_perfect_output_gives_back_x_and_eps(parameterization, drawn):
 def test_x_and_eps_make_z_again_for_any_output(parameterization, drawn):
     _, _, z = drawn
     output = jax.random.normal(jax.random.key(2), z.shape).astype(jnp.bfloat16)
-    x, eps = parameterization.predict(output, z, LEVEL)
+    x, eps, _ = parameterization.predict(output, z, LEVEL)
     assert x.dtype == eps.dtype == jnp.float32
     _, alpha, sigma = noise.broadcast(LEVEL, z)
     np.testing.assert_allclose(alpha * x + sigma * eps, z, atol=2e-6)
@@ -81,3 +81,15 @@ def test_parameterizations_are_found_by_name():
     assert [prediction.by_name(n) for n in ("eps", "x", "v")] == ALL
     with pytest.raises(ValueError, match="epsilon"):
         prediction.by_name("epsilon")
+
+
+def test_an_output_of_twice_the_channels_brings_a_variance():
+    z = jnp.zeros((2, 4, 4, 3))
+    output = jnp.concatenate([jnp.full(z.shape, 0.7), jnp.full(z.shape, -0.5)], axis=-1)
+    mean, gamma = prediction.split(output, z)
+    np.testing.assert_array_equal(mean, jnp.full(z.shape, 0.7))
+    np.testing.assert_array_equal(gamma, jnp.full(z.shape, 0.25))
+    alone, none = prediction.split(mean, z)
+    assert none is None and alone is mean
+    with pytest.raises(ValueError, match=r"must have 3 channels, or 6 .* got 4"):
+        prediction.split(jnp.zeros((2, 4, 4, 4)), z)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.diffusion import noise, schedules
+from tests import deepfloyd
 
 ALL = [
     schedules.CosineSchedule(),
@@ -74,3 +75,47 @@ def test_bad_limits_are_refused():
         schedules.ShiftedCosineSchedule(resolution=0)
     with pytest.raises(ValueError, match="beta_min"):
         schedules.LinearSchedule(beta_min=0.0)
+
+
+def test_discrete_levels_are_those_of_diffusers():
+    # The cosine's betas are rounded alike; linear ones are spaced in float32 there, and
+    # a thousand roundings are in the product.
+    steps = jnp.arange(1000, dtype=jnp.float32) / 1000
+    for row, betas in enumerate(schedules.BETAS):
+        tolerance = 3e-7 if betas == "squaredcos_cap_v2" else 2e-6
+        level = schedules.DiscreteSchedule(betas=betas)(steps)
+        squared = deepfloyd.GOLDEN["alphas"][row].astype(np.float64)
+        np.testing.assert_allclose(level.alpha, np.sqrt(squared), rtol=tolerance)
+        np.testing.assert_allclose(level.sigma, np.sqrt(1 - squared), rtol=tolerance)
+        logsnr = np.log(squared / (1 - squared))
+        np.testing.assert_allclose(level.logsnr, logsnr, rtol=tolerance, atol=tolerance)
+
+
+def test_a_discrete_level_knows_its_time():
+    schedule = schedules.DiscreteSchedule()
+    t = jnp.arange(1000, dtype=jnp.float32) / 1000
+    np.testing.assert_array_equal(schedule.time(schedule(t)), t)
+    # Between two steps the nearer one; beyond the ends, the end.
+    logsnr = schedule(t).logsnr
+    near = noise.variance_preserving(
+        logsnr[jnp.array([3, 500])] + jnp.array([0.0, 1e-3])
+    )
+    np.testing.assert_array_equal(schedule.time(near), t[jnp.array([3, 500])])
+    ends = noise.variance_preserving(jnp.array([30.0, -30.0]))
+    np.testing.assert_array_equal(schedule.time(ends), t[jnp.array([0, 999])])
+
+
+def test_discrete_time_is_a_step_up_to_the_next():
+    schedule = schedules.DiscreteSchedule(steps=10, betas="linear")
+    t = jnp.array([0.0, 0.09, 0.3, 0.39, 1.0], jnp.float32)
+    found = schedule.time(schedule(t)) * 10
+    np.testing.assert_allclose(found, [0, 0, 3, 3, 9], atol=1e-5)
+
+
+def test_discrete_tables_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match=r"betas must be one of .*'sigmoid'"):
+        schedules.DiscreteSchedule(betas="sigmoid")
+    with pytest.raises(ValueError, match="steps must be >= 1"):
+        schedules.DiscreteSchedule(steps=0)
+    with pytest.raises(ValueError, match="beta_first <= beta_last"):
+        schedules.DiscreteSchedule(betas="linear", beta_first=0.5)

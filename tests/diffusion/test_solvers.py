@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 
 from imagen_jax.conditioning import Conditioning
-from imagen_jax.diffusion import process, sampler, schedules, solvers
+from imagen_jax.diffusion import (
+    grids,
+    guidance,
+    noise,
+    prediction,
+    process,
+    sampler,
+    schedules,
+    solvers,
+    thresholding,
+)
+from tests import deepfloyd
+from tests.golden import named_weights
 
 COND = Conditioning()
 # 64 x 256 independent pixels: the mean's standard error is 0.0016, the std's 0.0011.
@@ -92,3 +104,76 @@ def test_steps_at_the_ends_are_finite(solver, times, gaussian):
 def test_a_bad_gamma_is_refused():
     with pytest.raises(ValueError, match="gamma"):
         solvers.Ancestral(gamma=1.5)
+
+
+def test_a_learned_gamma_comes_before_the_solvers_own(gaussian):
+    grid = schedules.CosineSchedule()(jnp.array([0.6, 0.5]))
+    level_t, level_s = (
+        jax.tree.map(lambda a, i=i: jnp.broadcast_to(a[i], (64,)), grid) for i in (0, 1)
+    )
+    z = jnp.full((64, 8, 8, 1), 0.4)
+
+    def denoise(z, level):
+        return gaussian(z, level, COND)._replace(gamma=jnp.full(z.shape, 0.7))
+
+    told = solvers.Ancestral(gamma=0.0).update(
+        KEYS, solvers.Ancestral().init(z), denoise, level_t, level_s
+    )
+    own = solvers.Ancestral(gamma=0.7).update(
+        KEYS,
+        solvers.Ancestral().init(z),
+        lambda z, level: gaussian(z, level, COND),
+        level_t,
+        level_s,
+    )
+    np.testing.assert_allclose(told.z, own.z, atol=1e-6)
+
+
+@pytest.mark.parametrize(("stage", "cap"), [("1", 1.5), ("2", 1.0)])
+def test_deepfloyds_steps_are_those_of_diffusers(stage, cap):
+    # make_deepfloyd.py has the same outputs, made of z and of named numbers.
+    golden = deepfloyd.GOLDEN[f"trajectory/{stage}/z"]
+    steps, shape = len(golden), golden.shape[1:]
+    preset = deepfloyd.ABOUT["trajectories"][stage]
+    schedule = schedules.DiscreteSchedule()
+    draw = sampler.Sampler(
+        schedule=schedule,
+        solver=solvers.Ancestral(gamma=0.0),
+        steps=steps,
+        grid=grids.by_name("leading" if isinstance(preset, int) else preset),
+    )
+    numbers = {
+        kind: np.stack(
+            [named_weights.normal(f"{kind}{i}", shape) for i in range(steps)]
+        )
+        for kind in ("eps", "variance")
+    }
+    times = draw.grid(schedule, steps)[:-1]
+
+    def denoiser(z, level, cond):
+        row = jnp.argmin(jnp.abs(times - schedule.time(level)[0]))
+        kept = noise.expand(jnp.square(level.alpha), z)
+        spread = noise.expand(level.sigma, z) / (0.36 * kept + 1.0 - kept)
+        eps = spread * z + 0.3 * jnp.asarray(numbers["eps"])[row]
+        gamma = 0.5 * (jnp.tanh(jnp.asarray(numbers["variance"])[row]) + 1.0)
+        return prediction.from_eps(eps, z, level)._replace(gamma=gamma)
+
+    def clip(x):
+        return thresholding.dynamic(x, 0.95, cap)
+
+    seed = jax.random.key(deepfloyd.ABOUT["seed"])
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(seed, jnp.arange(shape[0]))
+    denoiser = guidance.thresholded(denoiser, clip)
+    step = jax.jit(
+        lambda state, i: draw.advance(keys, denoiser, state, COND, first=i, count=1)
+    )
+    state = draw.init(jnp.asarray(named_weights.normal("prior", shape)))
+    for i in range(steps):
+        state = step(state, i)
+        # The last step returns x; what it would leave as z is no one's.
+        if i < steps - 1:
+            np.testing.assert_allclose(state.z, golden[i], atol=1e-5)
+    np.testing.assert_allclose(state.x, golden[-1], atol=1e-5)
+    np.testing.assert_allclose(
+        state.x, deepfloyd.GOLDEN[f"trajectory/{stage}/x"], atol=1e-5
+    )

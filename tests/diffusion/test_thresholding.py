@@ -103,3 +103,15 @@ def test_pictures_split_over_devices_give_the_same():
     sharded = jax.device_put(x, jax.sharding.NamedSharding(mesh, spec))
     found = jax.jit(thresholding.dynamic)(sharded)
     np.testing.assert_allclose(found, thresholding.dynamic(x), rtol=1e-6)
+
+
+def test_a_cap_bounds_what_x_is_divided_by():
+    x = 3.0 * jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    found = thresholding.dynamic(x, 0.95, 1.5)
+    np.testing.assert_allclose(found, np.clip(x, -1.5, 1.5) / 1.5, rtol=1e-6)
+    np.testing.assert_array_equal(
+        thresholding.dynamic(x, 0.95, 1.0), jnp.clip(x, -1, 1)
+    )
+    # Where the percentile is below the cap, it says nothing.
+    small = 0.6 * x / jnp.abs(x).max()
+    np.testing.assert_array_equal(thresholding.dynamic(small, 0.95, 1.5), small)

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from imagen_jax import partitioning
 from imagen_jax.checkpoints import safetensors
-from imagen_jax.models import t5
+from imagen_jax.models import layers, t5
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "t5.npz"
 TINY = t5.T5Encoder(
@@ -77,6 +77,15 @@ def test_parameter_names_are_those_of_t5x():
     assert set(safetensors.flatten(nn.unbox(shapes_of(TINY)))) == expected
 
 
+def test_the_first_t5_has_one_kernel_and_no_gate():
+    tree = safetensors.flatten(nn.unbox(shapes_of(TINY.clone(gated=False))))
+    mlp = "encoder/layers_0/mlp"
+    assert {k for k in tree if k.startswith(mlp)} == {
+        f"{mlp}/wi/kernel",
+        f"{mlp}/wo/kernel",
+    }
+
+
 def test_parameters_are_sharded_by_the_axes_of_t5x():
     mesh = partitioning.make_mesh({"fsdp": 4, "tensor": 2})
     shardings = partitioning.param_shardings(mesh, shapes_of(TINY))
@@ -113,19 +122,31 @@ def test_every_mesh_encodes_alike(sizes, tiny):
         ("XL", 1.22e9, 1.23e9),
         ("XXL", 4.6e9, 4.8e9),
         ("BYT5_SMALL", 217e6, 218e6),
+        # With decoders of a third of the layers: 582M, 1.23B, 3.74B and 12.9B.
+        ("BYT5_BASE", 414e6, 415e6),
+        ("BYT5_LARGE", 863e6, 865e6),
+        ("BYT5_XL", 2.61e9, 2.62e9),
+        ("BYT5_XXL", 8.98e9, 9.0e9),
+        # T5 1.0's with their decoders: 60M, 220M, 770M, 2.8B and 11B.
+        ("T5_SMALL", 35e6, 36e6),
+        ("T5_BASE", 109e6, 110e6),
+        ("T5_LARGE", 334e6, 335e6),
+        ("T5_3B", 1.24e9, 1.25e9),
+        ("T5_11B", 4.85e9, 4.87e9),
     ],
 )
 def test_presets_have_the_published_sizes(preset, low, high):
+    def by_hand(module):
+        d, n = module.d_model, module.num_heads * module.head_dim
+        layer = 4 * d * n + (3 if module.gated else 2) * d * module.d_ff + 2 * d
+        table = d * (module.vocab_size + 1)
+        buckets = module.num_heads * module.relpos_buckets
+        return module.num_layers * layer + table + buckets
+
     module = getattr(t5, preset)
-    d, n = module.d_model, module.num_heads * module.head_dim
-    layer = 4 * d * n + 3 * d * module.d_ff + 2 * d
-    by_hand = (
-        module.num_layers * layer
-        + d * (module.vocab_size + 1)
-        + module.num_heads * module.relpos_buckets
-    )
-    assert count(shapes_of(module)) == by_hand
-    assert low < by_hand < high
+    short = module.clone(num_layers=2)
+    assert count(shapes_of(short)) == by_hand(short)
+    assert low < by_hand(module) < high
 
 
 def test_padding_changes_nothing(tiny):
@@ -174,6 +195,39 @@ def test_bfloat16_activations_give_a_float32_result(tiny, dtype):
     assert half.dtype == jnp.float32
     # bfloat16 has 8 bits; values are of size 1 after the last norm.
     np.testing.assert_allclose(half, exact, atol=0.15)
+
+
+def test_float16_holds_what_overflows_float16(tiny):
+    params, ids, mask = tiny
+
+    def louder(path, a):
+        # Inputs of wo past 65,504, although neither factor is, and results far past.
+        gain = {"wi_0": 1e3, "wi_1": 1e3, "wo": 1e2}.get(path[-2].key, 1.0)
+        return a * gain
+
+    loud = jax.tree_util.tree_map_with_path(louder, params)
+
+    def spied(params):
+        names = ("wi_0", "wi_1", "mlp")
+        return TINY.apply(
+            {"params": params},
+            ids,
+            mask,
+            capture_intermediates=lambda module, _: module.name in names,
+        )
+
+    exact, seen = jax.jit(spied)(loud)
+    mlp = seen["intermediates"]["encoder"]["layers_0"]["mlp"]
+    gate, y = (mlp[name]["__call__"][0] for name in ("wi_0", "wi_1"))
+    assert max(np.abs(gate).max(), np.abs(y).max()) < 65504
+    assert np.abs(nn.gelu(gate) * y).max() > 65504
+    assert np.abs(mlp["__call__"][0]).max() > 65504
+    half = TINY.clone(dtype=jnp.float16)
+    got = jitted(half)({"params": layers.stored(loud, jnp.float16)}, ids, mask)
+    assert got.dtype == jnp.float32
+    # float16 has 11 bits; values are of size 1 after the last norm.
+    np.testing.assert_allclose(got[mask], exact[mask], atol=2e-2)
+    assert np.abs(got[mask] - exact[mask]).max() > 0
 
 
 def test_buckets_are_exact_near_and_logarithmic_far():

@@ -1,4 +1,8 @@
 import io
+import json
+import lzma
+import pathlib
+import re
 import time
 
 import numpy as np
@@ -9,6 +13,10 @@ from imagen_jax.text import tokenizer
 
 BYTES = tokenizer.ByteTokenizer()
 TEXTS = ["a red circle", "", "ein grüner Würfel", "a 🍎 on a 木", "  two  spaces "]
+
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+TOKENS = json.loads((GOLDEN / "t5_tokens.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +157,52 @@ def test_a_damaged_sentencepiece_file_is_a_clear_error(model_file, tmp_path, dam
 def test_a_missing_sentencepiece_file_is_a_clear_error(tmp_path):
     with pytest.raises(ValueError, match="there is no SentencePiece model"):
         tokenizer.SentencePieceTokenizer(str(tmp_path / "none.model"))
+
+
+@pytest.fixture(scope="module")
+def t5_pieces(tmp_path_factory):
+    path = tmp_path_factory.mktemp("t5") / "spiece.model"
+    path.write_bytes(lzma.decompress((GOLDEN / "t5_pieces.model.xz").read_bytes()))
+    return tokenizer.SentencePieceTokenizer(str(path), extra_ids=100)
+
+
+MARK = re.compile(r"</s>|<pad>|<unk>|<extra_id_\d+>")
+
+
+def assert_ids_are(tok, expected, kept=lambda prompt: True):
+    # tests/golden/make_t5_tokens.py says how the file was made.
+    rows = [i for i, prompt in enumerate(TOKENS["prompts"]) if kept(prompt)]
+    prompts = [TOKENS["prompts"][i] for i in rows]
+    whole, cut, mask = (
+        [expected[k][i] for i in rows] for k in ("whole", "cut", "mask")
+    )
+    got, there = tok.encode(prompts, max(len(row) for row in whole))
+    for prompt, row, some, wanted in zip(prompts, got, there, whole, strict=True):
+        assert row[some].tolist() == wanted, prompt
+    got, there = tok.encode(prompts, TOKENS["length"], truncate=True)
+    assert got.tolist() == cut and there.tolist() == mask
+
+
+def test_ids_are_those_of_transformers_t5(t5_pieces):
+    assert len(TOKENS["prompts"]) > 40
+    assert_ids_are(t5_pieces, TOKENS["t5"])
+
+
+def test_ids_without_extra_ids_are_those_of_sentencepiece(t5_pieces):
+    plain = tokenizer.SentencePieceTokenizer(t5_pieces.path)
+    ids, mask = plain.encode(TOKENS["prompts"], 200)
+    got = [row[some].tolist() for row, some in zip(ids, mask, strict=True)]
+    assert got == TOKENS["t5_sentencepiece"]
+
+
+def test_extra_ids_are_the_last_and_are_no_text(t5_pieces):
+    last = t5_pieces.vocab_size - 1
+    ids, _ = t5_pieces.encode(["<extra_id_0>", "<extra_id_99>", "<extra_id_100>"], 20)
+    assert ids[:2, :2].tolist() == [[last, 1], [last - 99, 1]]
+    assert last not in ids[2] and (ids[2] < last - 99).all()
+    assert t5_pieces.decode(ids[:2]) == ["", ""]
+
+
+def test_ids_are_those_of_transformers_byt5():
+    # It reads marks as ids; here, as in seqio's ByteVocabulary, they are bytes too.
+    assert_ids_are(BYTES, TOKENS["byt5"], lambda prompt: not MARK.search(prompt))

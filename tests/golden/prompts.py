@@ -1,0 +1,48 @@
+"""Odd prompts on which the tokenizers of other packages are recorded."""
+
+PROMPTS = (
+    "",
+    " ",
+    "a",
+    "A small red Cube, left of a BLUE ball!",
+    "  two   spaces\tand\na line\r\nbreak  ",
+    "it's we're they've I'm you'll he'd DON'T 's",
+    "3 apples, 42 pears and 1984 1,000.50",
+    "...!!??--- (yes) [no] {maybe} <tag> #1 @you 50% $5 a/b a\\b a_b a|b ~^`",
+    "! !! !!! hello! wow!!",
+    "caf\u00e9 na\u00efve \u00c5ngstr\u00f6m \u00dcber stra\u00dfe \u0130stanbul",
+    "cafe\u0301 decomposed A\u030angstrom",
+    "\u017d\u00edtra p\u0159\u00edjde k\u016f\u0148",
+    "\u041f\u0440\u0438\u0432\u0435\u0442, \u043c\u0438\u0440",
+    "\u0393\u03b5\u03b9\u03ac \u03c3\u03bf\u03c5 \u039a\u03cc\u03c3\u03bc\u03b5",
+    "\u0645\u0631\u062d\u0628\u0627 \u0628\u0627\u0644\u0639\u0627\u0644\u0645",
+    "\u4e00\u53ea\u732b\u548c a dog \u5728\u6811\u4e0b",
+    "\u3053\u3093\u306b\u3061\u306f\u4e16\u754c \u30ab\u30bf\u30ab\u30ca",
+    "\ud55c\uad6d\uc5b4 \ubb38\uc7a5",
+    "\U0001f600\U0001f680 rocket\U0001f44d\U0001f3fd ok",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 family \u2764\ufe0f",
+    "\u201cquoted\u201d \u2018it\u2019s\u2019 \u2014 dash\u2026 \u00ab\u00bb",
+    "\u00bd \u00b2 \u2460 \u2167 \ufb01ne \uff21\uff22\uff23",
+    "no\u00a0break \u2003em\u200bzero\ufeffbom \u2028line",
+    "\u0000null \u0007bell \ufffdreplacement \u001fcontrol",
+    "<|startoftext|>a cat<|endoftext|> after it",
+    "[CLS] a cat [SEP] [MASK] [UNK] [PAD] [cls]",
+    "<|ENDOFTEXT|> in capitals",
+    "hello world " * 12,
+    "antidisestablishmentarianism" * 8,
+    "xylophone quizzes jinxed \u00fe\u00e6\u00f0 zzz",
+    "CamelCase snake_case kebab-case dot.case",
+    "a cat\u0301\u0302\u0303 zalgo t\u0336e\u0336x\u0336t",
+)
+
+# What the small vocabularies are trained on.
+CORPUS = (
+    "a photo of a small red cube left of a blue ball, on a wooden table.",
+    "two cats and three dogs sitting under the tree in the garden",
+    "hello world! it's a nice day; we're going home, they've left, I'll stay",
+    "the quick brown fox jumps over the lazy dog 1234567890",
+    "caf\u00e9 na\u00efve stra\u00dfe \u00fcber \u00e9t\u00e9 fian\u00e7\u00e9e",
+    "\u041f\u0440\u0438\u0432\u0435\u0442 \u043c\u0438\u0440, \u043c\u0438\u0440",
+    "\u4e00\u53ea\u732b \u4e00\u53ea\u72d7 \u548c \u6811",
+    "an oil painting of a rocket; a watercolor painting of a family",
+)
