@@ -8,7 +8,7 @@ import numpy as np
 
 from imagen_jax.checkpoints import tensors
 from imagen_jax.models import deepfloyd_unet
-from imagen_jax.published import deepfloyd
+from imagen_jax.published import deepfloyd, deepfloyd_config
 from tests.golden import named_weights
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "deepfloyd.npz")
@@ -39,7 +39,7 @@ class Named:
 
 
 def network(stage: str, **changes) -> deepfloyd_unet.DeepFloydUNet:
-    fields = deepfloyd.network_fields(ABOUT["unets"][stage], "config.json")
+    fields = deepfloyd_config.network_fields(ABOUT["unets"][stage], "config.json")
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return deepfloyd_unet.DeepFloydUNet(**{**fields, **changes})
 

@@ -117,12 +117,16 @@ class TextToImage:
         if num < 1:
             raise ValueError(f"sample: num must be >= 1, got {num}.")
         recipes = self.recipes_with(**settings)
-        # The empty prompt comes last, where a stage's guidance leads away from it.
-        empty = any(s.null_text == "empty_prompt" for s in self.cascade.stages)
-        embedded = self.encoder(self.text_params, [*prompts, *[""] * empty])
+        # In one call with the prompts, so that the encoder is compiled once.
+        null = any(s.null_text == "empty_prompt" for s in self.cascade.stages)
+        encoded = self.encoder(self.text_params, [*prompts, *[""] * null])
+        embedded = TextEmbedding(*(a[: len(prompts)] for a in encoded))
+        empty = TextEmbedding(*(a[-1:] for a in encoded)) if null else None
         owner = np.repeat(np.arange(len(prompts)), num)
         number = np.tile(np.arange(num), len(prompts))
-        drawn = self._draw_all(embedded, owner, number, seed, recipes, progress)
+        drawn = self._draw_all(
+            embedded, owner, number, seed, recipes, empty=empty, progress=progress
+        )
         return Samples(
             tuple(prompts[i] for i in owner),
             tuple(drawn),
@@ -167,12 +171,10 @@ class TextToImage:
             recipe.check()
         return tuple(recipes)
 
-    def _draw_all(self, embedded, owner, number, seed, recipes, progress):
-        """Draw in batches of one size, so that each stage compiles once.
-
-        `embedded` has the prompts that `owner` counts, and the empty one if it is
-        longer.
-        """
+    def _draw_all(
+        self, embedded, owner, number, seed, recipes, *, empty=None, progress=None
+    ):
+        """Draw in batches of one size, so that each stage compiles once."""
         mesh = partitioning.make_mesh()
         devices = mesh.size
         size = min(self.batch, len(owner))
@@ -203,13 +205,12 @@ class TextToImage:
                     jnp.asarray(number[rows])
                 )
                 text = TextEmbedding(*(a[owner[rows]] for a in embedded))
-                empty = None
-                if len(embedded.mask) > owner[-1] + 1:
-                    last = np.full(size, -1)
-                    empty = TextEmbedding(*(a[last] for a in embedded))
-                keys, text, empty = jax.device_put((keys, text, empty), split)
+                null = None
+                if empty is not None:
+                    null = TextEmbedding(*(jnp.repeat(a, size, 0) for a in empty))
+                keys, text, null = jax.device_put((keys, text, null), split)
                 pictures = self.cascade.sample(
-                    keys, params, text, recipes, empty=empty, progress=report
+                    keys, params, text, recipes, empty=null, progress=report
                 )
                 kept = min(size, len(owner) - start)
                 for stage, x in zip(out, pictures, strict=True):

@@ -14,31 +14,6 @@ from imagen_jax.models import layers, transformer
 from imagen_jax.types import Array
 
 
-class Block(nn.Module):
-    """Self-attention and feed-forward, each added and normed after."""
-
-    width: int
-    heads: int
-    hidden: int
-    activation: str
-    epsilon: float
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x: Array, bias: Array) -> Array:
-        """One block on [B, L, D] with attention bias [B, 1, 1, L]."""
-        norm = {"dtype": self.dtype, "epsilon": self.epsilon}
-        attention = transformer.SelfAttention(
-            self.width, self.heads, self.dtype, name="attention"
-        )
-        mlp = transformer.FeedForward(
-            self.width, self.hidden, self.activation, self.dtype, name="mlp"
-        )
-        x = layers.LayerNorm(name="attention_norm", **norm)(x + attention(x, bias))
-        x = layers.LayerNorm(name="mlp_norm", **norm)(x + mlp(x))
-        return layers.constrain(x, "batch", "length", "act_embed")
-
-
 class BERT(nn.Module):
     """Token ids to contextual embeddings, each seeing all tokens.
 
@@ -93,14 +68,6 @@ class BERT(nn.Module):
         x = layers.constrain(x, "batch", "length", "act_embed")
         bias = jnp.where(mask, 0.0, transformer.MASKED)[:, None, None]
         for i in range(self.num_layers):
-            block = Block(
-                self.d_model,
-                self.num_heads,
-                self.d_ff,
-                self.activation,
-                self.epsilon,
-                self.dtype,
-                name=f"layers_{i}",
-            )
+            block = transformer.block_of(self, f"layers_{i}", norm_first=False)
             x = block(x, bias)
         return x.astype(jnp.float32)

@@ -20,31 +20,6 @@ from imagen_jax.types import Array, Float, typechecked
 LAYERS = ("last", "penultimate")
 
 
-class Block(nn.Module):
-    """Self-attention and feed-forward, each normed before and added after."""
-
-    width: int
-    heads: int
-    hidden: int
-    activation: str
-    epsilon: float
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x: Array, bias: Array | None) -> Array:
-        """One block on [B, L, D] with attention bias [B, 1, L, L]."""
-        norm = {"dtype": self.dtype, "epsilon": self.epsilon}
-        attention = transformer.SelfAttention(
-            self.width, self.heads, self.dtype, name="attention"
-        )
-        mlp = transformer.FeedForward(
-            self.width, self.hidden, self.activation, self.dtype, name="mlp"
-        )
-        x = x + attention(layers.LayerNorm(name="attention_norm", **norm)(x), bias)
-        x = x + mlp(layers.LayerNorm(name="mlp_norm", **norm)(x))
-        return layers.constrain(x, "batch", "length", "act_embed")
-
-
 class CLIPText(nn.Module):
     """Token ids to contextual embeddings, each seeing only the tokens before it.
 
@@ -106,7 +81,10 @@ class CLIPText(nn.Module):
         bias = jnp.where(seen, 0.0, transformer.MASKED)
         before = x
         for i in range(self.num_layers):
-            before, x = x, _block(self, f"layers_{i}")(x, bias)
+            before, x = (
+                x,
+                transformer.block_of(self, f"layers_{i}", norm_first=True)(x, bias),
+            )
         x = before if self.layer == "penultimate" else x
         normed = layers.LayerNorm(epsilon=self.epsilon, name="final_norm")(x)
         return normed if self.final_norm else x.astype(jnp.float32)
@@ -204,21 +182,9 @@ class CLIPImage(nn.Module):
         norm = {"epsilon": self.epsilon, "dtype": self.dtype}
         x = layers.LayerNorm(name="first_norm", **norm)(x)
         for i in range(self.num_layers):
-            x = _block(self, f"layers_{i}")(x, None)
+            x = transformer.block_of(self, f"layers_{i}", norm_first=True)(x, None)
         pooled = layers.LayerNorm(epsilon=self.epsilon, name="final_norm")(x[:, 0])
         return _project(self.projection, self.dtype)(pooled)
-
-
-def _block(tower: CLIPText | CLIPImage, name: str) -> Block:
-    return Block(
-        tower.d_model,
-        tower.num_heads,
-        tower.d_ff,
-        tower.activation,
-        tower.epsilon,
-        tower.dtype,
-        name=name,
-    )
 
 
 def _project(width: int, dtype: DTypeLike):

@@ -126,3 +126,57 @@ class FeedForward(nn.Module):
         wo = layers.Dense(self.width, ("mlp", "embed"), name="wo", dtype=self.dtype)
         h = ACTIVATIONS[self.activation](wi(tokens))
         return wo(layers.constrain(h, "batch", "act_mlp")).reshape(x.shape)
+
+
+class Block(nn.Module):
+    """Self-attention and feed-forward, each with a norm and added.
+
+    Attributes:
+      width: D.
+      heads: N, which divides D.
+      hidden: width of the feed-forward.
+      activation: one of `ACTIVATIONS`.
+      epsilon: of the norms.
+      norm_first: norm what each of the two reads (CLIP), or its sum after (BERT).
+      dtype: of the activations.
+    """
+
+    width: int
+    heads: int
+    hidden: int
+    activation: str
+    epsilon: float
+    norm_first: bool
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, bias: Array | None = None) -> Array:
+        """One block on [B, L, D]; `bias` as of `SelfAttention`."""
+        norm = {"dtype": self.dtype, "epsilon": self.epsilon}
+        attention = SelfAttention(self.width, self.heads, self.dtype, name="attention")
+        mlp = FeedForward(
+            self.width, self.hidden, self.activation, self.dtype, name="mlp"
+        )
+        attention_norm = layers.LayerNorm(name="attention_norm", **norm)
+        mlp_norm = layers.LayerNorm(name="mlp_norm", **norm)
+        if self.norm_first:
+            x = x + attention(attention_norm(x), bias)
+            x = x + mlp(mlp_norm(x))
+        else:
+            x = attention_norm(x + attention(x, bias))
+            x = mlp_norm(x + mlp(x))
+        return layers.constrain(x, "batch", "length", "act_embed")
+
+
+def block_of(network: Any, name: str, *, norm_first: bool) -> Block:
+    """A block of a network's sizes: CLIP's towers and BERT name them alike."""
+    return Block(
+        network.d_model,
+        network.num_heads,
+        network.d_ff,
+        network.activation,
+        network.epsilon,
+        norm_first,
+        network.dtype,
+        name=name,
+    )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagen_jax.checkpoints import huggingface, tensors
+from imagen_jax.checkpoints import huggingface, model_directory, tensors
 from imagen_jax.models import clip
 from imagen_jax.published import conversion, folders
 from imagen_jax.text import clip_pieces
@@ -194,7 +194,7 @@ def load_text_tower(folder: str) -> tuple[clip.CLIPTextTower, Any]:
         weights,
         text_tower_table(module, _prefix(weights, TEXT_PREFIX)),
         folders.text_shapes(module),
-        folders.float32,
+        model_directory.float32,
         _beside_text,
     )
 
@@ -208,7 +208,7 @@ def load_image_tower(folder: str) -> tuple[clip.CLIPImage, Any]:
         weights,
         image_table(module, _prefix(weights, IMAGE_PREFIX)),
         folders.shapes(module, images),
-        folders.float32,
+        model_directory.float32,
         _beside_image,
     )
 

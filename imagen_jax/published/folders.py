@@ -43,8 +43,8 @@ def same(ours: str, theirs: str) -> tensors.Table:
     return {ours: tensors.Source((theirs,))}
 
 
-def shapes(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> Any:
-    """The tree of a network's parameters' shapes, given those of its inputs."""
+def shapes(module: nn.Module, *inputs: Any) -> Any:
+    """The tree of a network's parameters' shapes, given its abstract inputs."""
     boxed = jax.eval_shape(module.init, jax.random.key(0), *inputs)
     return partitioning.unbox(boxed["params"])
 
@@ -145,8 +145,3 @@ def optional_config(folder: Path, name: str) -> dict[str, Any]:
     if not (epath.Path(folder) / name).exists():
         return {}
     return huggingface.read_config(folder, name)
-
-
-def float32(name: str, array: np.ndarray) -> np.ndarray:
-    """A parameter as it is kept on the host."""
-    return np.asarray(array, np.float32)

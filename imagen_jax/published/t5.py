@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from imagen_jax import partitioning
 from imagen_jax.checkpoints import huggingface, safetensors, t5x, tensors
 from imagen_jax.models import layers, t5
-from imagen_jax.published import conversion
+from imagen_jax.published import conversion, folders
 
 SHARED, OWN = "shared.weight", "encoder.embed_tokens.weight"
 SIZES = {
@@ -39,7 +39,6 @@ DEFAULT_SIZES = {
 # What a config says of its feed-forward: (gated, the activation's other name).
 FEED_FORWARD = {"relu": (False, "relu"), "gated-gelu": (True, "gelu_new")}
 DEFAULT_FEED_FORWARD = {"t5": "relu", "mt5": "gated-gelu"}
-MAX_LAYERS, MAX_SIZE = 1000, 2**24  # so that no config asks for endless tables
 BYTES = 384  # ByT5's vocabulary
 PIECES = "spiece.model"
 # What `config.text.encoder` holds; the rest of the fields is no part of a model.
@@ -77,7 +76,7 @@ def module_of(config: Mapping[str, Any], where: str = "config.json") -> t5.T5Enc
         given[ours] = config.get(key, default)
     for key in (*SIZES, *DEFAULT_SIZES):
         value = given[SIZES[key] if key in SIZES else DEFAULT_SIZES[key][0]]
-        most = MAX_LAYERS if key == "num_layers" else MAX_SIZE
+        most = folders.MAX_LAYERS if key == "num_layers" else folders.MAX_SIZE
         if type(value) is not int or not 0 < value <= most:
             raise refuse(key, f"an integer from 1 to {most}")
     buckets = given["relpos_buckets"]
@@ -111,31 +110,31 @@ def table(config: t5.T5Encoder, embedding: str = SHARED) -> tensors.Table:
       embedding: the table of tokens, which files hold under one of two names or both.
     """
 
-    def turned(name: str) -> tensors.Source:
-        return tensors.Source((f"{name}.weight",), np.transpose)
-
-    def same(name: str) -> tensors.Source:
-        return tensors.Source((f"{name}.weight",))
-
     feed = ("wi_0", "wi_1", "wo") if config.gated else ("wi", "wo")
     first = "encoder.block.0.layer.0.SelfAttention"
-    sources = {
-        "token_embedder/embedding": tensors.Source((embedding,)),
-        "encoder/relpos_bias/rel_embedding": turned(f"{first}.relative_attention_bias"),
-        "encoder/encoder_norm/scale": same("encoder.final_layer_norm"),
+    found = {
+        **folders.same("token_embedder/embedding", embedding),
+        "encoder/relpos_bias/rel_embedding": tensors.Source(
+            (f"{first}.relative_attention_bias.weight",), np.transpose
+        ),
+        **_norm("encoder/encoder_norm", "encoder.final_layer_norm"),
     }
     for i in range(config.num_layers):
         ours, theirs = f"encoder/layers_{i}", f"encoder.block.{i}.layer"
         for a, b in zip("qkvo", ("query", "key", "value", "out"), strict=True):
-            kernel = turned(f"{theirs}.0.SelfAttention.{a}")
-            sources[f"{ours}/attention/{b}/kernel"] = kernel
+            name = f"{theirs}.0.SelfAttention.{a}"
+            found |= folders.dense(f"{ours}/attention/{b}", name, bias=False)
         for name in feed:
-            kernel = turned(f"{theirs}.1.DenseReluDense.{name}")
-            sources[f"{ours}/mlp/{name}/kernel"] = kernel
-        norms = ("pre_attention_layer_norm", "pre_mlp_layer_norm")
-        for n, name in enumerate(norms):
-            sources[f"{ours}/{name}/scale"] = same(f"{theirs}.{n}.layer_norm")
-    return sources
+            kernel = f"{theirs}.1.DenseReluDense.{name}"
+            found |= folders.dense(f"{ours}/mlp/{name}", kernel, bias=False)
+        for n, name in enumerate(("pre_attention_layer_norm", "pre_mlp_layer_norm")):
+            found |= _norm(f"{ours}/{name}", f"{theirs}.{n}.layer_norm")
+    return found
+
+
+def _norm(ours: str, theirs: str) -> tensors.Table:
+    """A normalisation without a bias."""
+    return folders.same(f"{ours}/scale", f"{theirs}.weight")
 
 
 def t5x_module(source: tensors.Tensors) -> t5.T5Encoder:

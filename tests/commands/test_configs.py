@@ -6,7 +6,7 @@ import pytest
 
 from imagen_jax import build
 from imagen_jax.commands import configs
-from imagen_jax.published import deepfloyd
+from imagen_jax.published import deepfloyd_config
 
 
 @pytest.mark.parametrize("name", configs.names())
@@ -97,7 +97,7 @@ def test_deepfloyds_configs_are_those_of_its_files(name, values):
     config = configs.load(name)
     network = {
         "type": "deepfloyd",
-        **deepfloyd.network_fields(values, name),
+        **deepfloyd_config.network_fields(values, name),
         "steps": 1000,
         "remat": "block",
         "dtype": "bfloat16",

@@ -13,7 +13,7 @@ from imagen_jax.checkpoints import model_directory, safetensors, tensors
 from imagen_jax.conditioning import Conditioning
 from imagen_jax.diffusion import prediction, schedules
 from imagen_jax.published import deepfloyd as published
-from imagen_jax.published import t5
+from imagen_jax.published import deepfloyd_config, t5
 from imagen_jax.text import encoder
 from tests import deepfloyd
 from tests.golden import named_weights
@@ -124,7 +124,7 @@ def test_its_text_is_cleaned_and_not_masked(converted, configs):
 def test_a_text_encoder_of_another_width_is_refused(folders, converted):
     text = {**converted.text, "encoder": {**converted.text["encoder"], "d_model": 32}}
     with pytest.raises(ValueError, match="encoder_hid_dim must be the text encoder's"):
-        published.stage_config(folders[0], text)
+        deepfloyd_config.stage_config(folders[0], text)
 
 
 def test_the_licence_is_said():
@@ -156,7 +156,7 @@ def test_the_licence_is_said():
 def test_what_the_network_cannot_do_is_named(key, value, words):
     config = {**ABOUT["unets"]["1"], key: value}
     with pytest.raises(ValueError, match=words):
-        fields = published.network_fields(config, "unet/config.json")
+        fields = deepfloyd_config.network_fields(config, "unet/config.json")
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         published.deepfloyd_unet.DeepFloydUNet(**fields)
 
@@ -174,16 +174,16 @@ def test_what_the_network_cannot_do_is_named(key, value, words):
 def test_what_the_schedule_cannot_do_is_named(key, value):
     plan = {"_class_name": "DDPMScheduler", **ABOUT["schedulers"]["1"], key: value}
     with pytest.raises(ValueError, match=f"plan: {key} must be .*, got "):
-        published.schedule_fields(plan, "plan")
+        deepfloyd_config.schedule_fields(plan, "plan")
 
 
 def test_thresholds_are_those_of_the_scheduler():
     clipped = {"clip_sample": True}
-    assert published.threshold_fields(clipped, "plan") == {"threshold": "static"}
+    assert deepfloyd_config.threshold_fields(clipped, "plan") == {"threshold": "static"}
     free = {"clip_sample": False}
-    assert published.threshold_fields(free, "plan") == {"threshold": "none"}
+    assert deepfloyd_config.threshold_fields(free, "plan") == {"threshold": "none"}
     with pytest.raises(ValueError, match=r"clip_sample_range must be 1\.0"):
-        published.threshold_fields({"clip_sample_range": 2.0}, "plan")
+        deepfloyd_config.threshold_fields({"clip_sample_range": 2.0}, "plan")
 
 
 def embedded(name):
