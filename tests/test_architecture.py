@@ -40,7 +40,7 @@ ALLOWED = {
     | SECOND
     | {"cascade", "data", "evaluation", "build", "hub", "loading"},
     "embed": WINGS | SECOND | {"data", "build", "chips"},
-    "planning": WINGS | SECOND | {"training", "build", "chips"},
+    "planning": WINGS | SECOND | {"cascade", "training", "build", "chips"},
     "benchmark": WINGS | SECOND | {"chips", "training", "build", "planning"},
     "acceptance": WINGS
     | SECOND

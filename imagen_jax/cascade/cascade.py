@@ -9,15 +9,15 @@ import jax
 
 from imagen_jax.cascade import images
 from imagen_jax.cascade.recipe import SamplingRecipe
+from imagen_jax.cascade.request import Request
 from imagen_jax.cascade.stage import Stage
-from imagen_jax.text.encoder import TextEmbedding
 from imagen_jax.types import Array, Float, Key
 
 # Called with (stage, steps done, steps of this stage, the picture as it stands).
 Progress = Callable[[Stage, int, int, Array], None]
 
-_start = jax.jit(Stage.start, static_argnums=(0, 5))
-_advance = jax.jit(Stage.advance, static_argnums=(0, 8))
+_start = jax.jit(Stage.start, static_argnums=(0, 4))
+_advance = jax.jit(Stage.advance, static_argnums=(0, 7))
 
 
 def slice_length(steps: int, slices: int = 10) -> int:
@@ -50,11 +50,9 @@ class Cascade:
         self,
         keys: Key[Array, " B"],
         params: Sequence[Any],
-        text: TextEmbedding | None,
+        request: Request,
         recipes: Sequence[SamplingRecipe],
         *,
-        empty: TextEmbedding | None = None,
-        low_res: Float[Array, "B h w C"] | None = None,
         progress: Progress | None = None,
     ) -> list[Float[Array, "B H W C"]]:
         """Draw one picture a key through the stages.
@@ -62,35 +60,34 @@ class Cascade:
         Args:
           keys: one a picture, so that a picture does not depend on its batch.
           params: one tree a stage, indexed only when its stage begins.
-          text: the embedded prompts.
+          request: what to draw. With a low-resolution picture, drawing begins at the
+            stage that takes its size, and the earlier stages are skipped.
           recipes: one a stage.
-          empty: the embedded empty prompt, one a picture, where a stage's null is that.
-          low_res: pictures [-1, 1] to start from; drawing then begins at the stage
-            that takes their size, and the earlier stages are skipped.
           progress: called after every slice of steps.
 
         Returns:
           The pictures of every stage drawn, in [-1, 1], smallest first.
         """
-        first = 0 if low_res is None else self._stage_from(low_res.shape[1])
+        first = 0
+        if request.low_res is not None:
+            first = self._stage_from(request.low_res.shape[1])
         drawn = []
         for i in range(first, len(self.stages)):
             stage, recipe = self.stages[i], recipes[i]
             recipe.check()
             stage_keys = jax.vmap(partial(jax.random.fold_in, data=i))(keys)
             size = (stage.resolution, stage.resolution)
-            state, cond = _start(stage, stage_keys, text, low_res, recipe, size)
-            uncond = stage.unconditional(cond, empty)
+            state, inputs = _start(stage, stage_keys, request, recipe, size)
             tree, count = params[i], slice_length(recipe.steps)
             for step in range(0, recipe.steps, count):
                 state = _advance(
-                    stage, stage_keys, tree, state, cond, uncond, recipe, step, count
+                    stage, stage_keys, tree, state, inputs, recipe, step, count
                 )
                 if progress is not None:
                     progress(stage, step + count, recipe.steps, state.x)
             # The next stage sees what a file of this picture would hold.
-            low_res = images.to_float(images.to_uint8(state.x))
-            drawn.append(low_res)
+            drawn.append(images.to_float(images.to_uint8(state.x)))
+            request = dataclasses.replace(request, low_res=drawn[-1])
             # Else this stage's parameters would stay while the next one's come.
             del tree
         return drawn

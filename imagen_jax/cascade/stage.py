@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from imagen_jax import conditioning
 from imagen_jax.cascade import images
 from imagen_jax.cascade.recipe import SamplingRecipe
+from imagen_jax.cascade.request import Request
 from imagen_jax.diffusion import (
     augmentation,
     guidance,
@@ -28,6 +29,22 @@ Params = Any
 COSINE = schedules.CosineSchedule()
 NULL_TEXTS = ("zeros", "empty_prompt")
 ENLARGEMENTS = ("noised_bicubic", "bilinear_noised")
+
+
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["cond", "uncond"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What every step of a drawing is told.
+
+    Attributes:
+      cond: what the network is told.
+      uncond: what guidance leads away from; None stands for `cond.null()`.
+    """
+
+    cond: conditioning.Conditioning
+    uncond: conditioning.Conditioning | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,9 +214,7 @@ class Stage:
         )
 
     def unconditional(
-        self,
-        cond: conditioning.Conditioning,
-        empty: text_encoder.TextEmbedding | None,
+        self, cond: conditioning.Conditioning, empty: text_encoder.TextEmbedding | None
     ) -> conditioning.Conditioning | None:
         """What guidance leads away from; None stands for `cond.null()`.
 
@@ -283,55 +298,50 @@ class Stage:
     def start(
         self,
         keys: Key[Array, " B"],
-        text: text_encoder.TextEmbedding | None,
-        low_res: Float[Array, "B h w C"] | None,
+        request: Request,
         recipe: SamplingRecipe,
         size: tuple[int, int],
-    ) -> tuple[Any, conditioning.Conditioning]:
-        """Noise and conditioning to sample from: (solver state, conditioning)."""
-        aug_level = None
+    ) -> tuple[Any, Inputs]:
+        """Noise and conditioning to sample from: (solver state, inputs)."""
+        low_res, aug_level = request.low_res, None
         if low_res is not None:
             aug_level = jnp.broadcast_to(
                 jnp.asarray(recipe.aug_level, jnp.float32), low_res.shape[:1]
             )
         fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-        cond = self.condition(text, low_res, aug_level, fold(keys, 1), size)
+        cond = self.condition(request.text, low_res, aug_level, fold(keys, 1), size)
         draw = self.sampler(recipe)
         z = draw.prior(fold(keys, 0), (*size, self.channels))
-        return draw.init(z), cond
+        uncond = self.unconditional(cond, request.empty)
+        return draw.init(z), Inputs(cond=cond, uncond=uncond)
 
     def advance(
         self,
         keys: Key[Array, " B"],
         params: Params,
         state: Any,
-        cond: conditioning.Conditioning,
-        uncond: conditioning.Conditioning | None,
+        inputs: Inputs,
         recipe: SamplingRecipe,
         first: int | Array,
         count: int,
     ) -> Any:
         """Take `count` (static) sampling steps from step `first` (traced)."""
         fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-        denoise = self.guided(params, recipe, uncond)
+        denoise = self.guided(params, recipe, inputs.uncond)
         return self.sampler(recipe).advance(
-            fold(keys, 2), denoise, state, cond, first=first, count=count
+            fold(keys, 2), denoise, state, inputs.cond, first=first, count=count
         )
 
     def sample(
         self,
         keys: Key[Array, " B"],
         params: Params,
-        text: text_encoder.TextEmbedding | None,
+        request: Request,
         recipe: SamplingRecipe,
-        *,
-        low_res: Float[Array, "B h w C"] | None = None,
-        empty: text_encoder.TextEmbedding | None = None,
         size: tuple[int, int] | None = None,
     ) -> Float[Array, "B H W C"]:
         """Draw pictures in one program; [-1, 1] up to the thresholding chosen."""
         size = size or (self.resolution, self.resolution)
-        state, cond = self.start(keys, text, low_res, recipe, size)
-        uncond = self.unconditional(cond, empty)
-        state = self.advance(keys, params, state, cond, uncond, recipe, 0, recipe.steps)
+        state, inputs = self.start(keys, request, recipe, size)
+        state = self.advance(keys, params, state, inputs, recipe, 0, recipe.steps)
         return state.x

@@ -15,6 +15,7 @@ from imagen_jax.cascade import images
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.contact_sheet import contact_sheet
 from imagen_jax.cascade.recipe import SamplingRecipe, make_solver
+from imagen_jax.cascade.request import Request
 from imagen_jax.diffusion import grids
 from imagen_jax.text import tokenizer
 from imagen_jax.text.encoder import TextEmbedding, TextEncoder
@@ -209,8 +210,9 @@ class TextToImage:
                 if empty is not None:
                     null = TextEmbedding(*(jnp.repeat(a, size, 0) for a in empty))
                 keys, text, null = jax.device_put((keys, text, null), split)
+                request = Request(text=text, empty=null)
                 pictures = self.cascade.sample(
-                    keys, params, text, recipes, empty=null, progress=report
+                    keys, params, request, recipes, progress=report
                 )
                 kept = min(size, len(owner) - start)
                 for stage, x in zip(out, pictures, strict=True):

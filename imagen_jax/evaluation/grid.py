@@ -12,9 +12,9 @@ import numpy as np
 from imagen_jax.cascade import images
 from imagen_jax.cascade.contact_sheet import contact_sheet
 from imagen_jax.cascade.recipe import SamplingRecipe
+from imagen_jax.cascade.request import Request
 from imagen_jax.cascade.stage import Stage
 from imagen_jax.text.encoder import TextEmbedding
-from imagen_jax.types import Array
 
 _sample = jax.jit(Stage.sample, static_argnums=(0,), static_argnames=("size",))
 
@@ -25,19 +25,15 @@ class Examples:
 
     Attributes:
       texts: P captions.
-      embedding: of the captions.
-      low_res: real pictures in [-1, 1] for a super-resolution stage, else None.
+      request: their embedding, and real pictures for a super-resolution stage.
       size: height and width to draw.
       seed: of the noise.
-      empty: the embedded empty prompt, one a picture, where the stage's null is that.
     """
 
     texts: Sequence[str]
-    embedding: TextEmbedding | None
-    low_res: Array | None
+    request: Request
     size: tuple[int, int]
     seed: int = 0
-    empty: TextEmbedding | None = None
 
 
 def prompts(stage: Stage, texts: Sequence[str]) -> list[str]:
@@ -66,9 +62,8 @@ def examples_of(
         ratio = stage.resolution // stage.low_resolution
         size = (x.shape[1], x.shape[2])
         low_res = images.resize(x, (size[0] // ratio, size[1] // ratio))
-    return Examples(
-        texts=texts, embedding=embedding, low_res=low_res, size=size, empty=empty
-    )
+    request = Request(text=embedding, empty=empty, low_res=low_res)
+    return Examples(texts=texts, request=request, size=size)
 
 
 def draw(
@@ -77,16 +72,7 @@ def draw(
     """Draw all examples: uint8 [P, H, W, 3]."""
     fold = partial(jax.random.fold_in, jax.random.key(examples.seed))
     keys = jax.vmap(fold)(jnp.arange(len(examples.texts)))
-    x = _sample(
-        stage,
-        keys,
-        params,
-        examples.embedding,
-        recipe,
-        low_res=examples.low_res,
-        empty=examples.empty,
-        size=examples.size,
-    )
+    x = _sample(stage, keys, params, examples.request, recipe, size=examples.size)
     return np.asarray(images.to_uint8(x))
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imagen_jax import build, partitioning
+from imagen_jax.cascade import request
 from imagen_jax.models import layers
 from imagen_jax.text import encoder
 from imagen_jax.training import flops, layout, step
@@ -151,26 +152,24 @@ def _sample(config: build.Config, mesh: Mesh, batch: int) -> Program:
     values: Any = given["text_values"]
     mask: Any = given["mask"]
     text = encoder.TextEmbedding(values, mask)
-    low_res = given.get("low_res")
+    low_res: Any = given.get("low_res")
+    asked = request.Request(text=text, empty=text, low_res=low_res)
     scalar = jax.ShapeDtypeStruct(
         (), jnp.float32, sharding=partitioning.replicated(mesh)
     )
     recipe = jax.tree.map(lambda _: scalar, recipe)
     out = _picture(mesh, (batch, side, side, stage.channels)).sharding
 
-    def draw(keys, params, text, recipe, low_res):
-        return stage.sample(keys, params, text, recipe, low_res=low_res, empty=text)
-
-    arguments = (_key(mesh, (batch,)), params, text, recipe, low_res)
+    arguments = (_key(mesh, (batch,)), params, asked, recipe)
     return Program(
         kind="sample",
         mesh=mesh,
         batch=batch,
-        function=jax.jit(draw, out_shardings=out),
+        function=jax.jit(stage.sample, out_shardings=out),
         arguments=arguments,
         parts={
             "parameters": layout.shard_bytes(params),
-            "batch": layout.shard_bytes((text, low_res)),
+            "batch": layout.shard_bytes(asked),
         },
         parameters=_size(params),
         count_flops=lambda: flops.count(draw, *arguments, trained=1).forward,

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from imagen_jax.cascade import cascade
+from imagen_jax.cascade import cascade, request
 from imagen_jax.cascade.cascade import slice_length
 
 
@@ -14,10 +14,11 @@ def keys(count):
     )
 
 
-def draw(model, count=2, **options):
+def draw(model, count=2, low_res=None, **options):
     text = model.encoder(model.text_params, ["a red cat"] * count)
     params = [reader() for reader in model.params]
-    return model.cascade.sample(keys(count), params, text, model.recipes, **options)
+    asked = request.Request(text=text, low_res=low_res)
+    return model.cascade.sample(keys(count), params, asked, model.recipes, **options)
 
 
 def test_every_stage_gives_its_resolution(model):
@@ -62,7 +63,7 @@ def test_a_new_weight_seed_or_prompt_does_not_recompile(model):
         text = model.encoder(model.text_params, [prompt])
         key = jax.random.key(seed)[None]
         recipes = [dataclasses.replace(r, w=w, aug_level=0.1) for r in model.recipes]
-        model.cascade.sample(key, params, text, recipes)
+        model.cascade.sample(key, params, request.Request(text=text), recipes)
 
     once("a cat", 0, 2.0)
     before = cascade._advance._cache_size()

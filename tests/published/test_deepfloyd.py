@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from imagen_jax import build, loading
-from imagen_jax.cascade import images
+from imagen_jax.cascade import images, request
 from imagen_jax.checkpoints import model_directory, safetensors, tensors
 from imagen_jax.conditioning import Conditioning
 from imagen_jax.diffusion import prediction, schedules
@@ -210,9 +210,8 @@ def test_a_converted_model_draws_what_diffusers_draws(converted, configs, tmp_pa
     drawn = model.cascade.sample(
         keys,
         [read() for read in model.params],
-        embedded("prompt"),
+        request.Request(text=embedded("prompt"), empty=embedded("empty")),
         model.recipes,
-        empty=embedded("empty"),
     )
     for number, x in zip("12", drawn, strict=True):
         pictures = np.asarray(images.to_uint8(x)).astype(int)
