@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from imagen_jax.cascade import images
+from imagen_jax.cascade import images, sizes
 from imagen_jax.cascade.recipe import SamplingRecipe
 from imagen_jax.cascade.request import Request
 from imagen_jax.cascade.stage import Stage
@@ -60,23 +60,26 @@ class Cascade:
         Args:
           keys: one a picture, so that a picture does not depend on its batch.
           params: one tree a stage, indexed only when its stage begins.
-          request: what to draw. With a low-resolution picture, drawing begins at the
-            stage that takes its size, and the earlier stages are skipped.
+          request: what to draw, and how large. With a low-resolution picture, drawing
+            begins at the stage that takes its size, and the earlier stages are skipped.
           recipes: one a stage.
           progress: called after every slice of steps.
 
         Returns:
           The pictures of every stage drawn, in [-1, 1], smallest first.
+
+        Raises:
+          ValueError: for a size that a network does not take, a low-resolution picture
+            that no stage takes, or settings that cannot be combined.
         """
-        first = 0
-        if request.low_res is not None:
-            first = self._stage_from(request.low_res.shape[1])
+        first, shapes = self.plan(request)
+        for i, size in enumerate(shapes, first):
+            self.stages[i].check(request, recipes[i], size)
         drawn = []
         for i in range(first, len(self.stages)):
             stage, recipe = self.stages[i], recipes[i]
-            recipe.check()
             stage_keys = jax.vmap(partial(jax.random.fold_in, data=i))(keys)
-            size = (stage.resolution, stage.resolution)
+            size = shapes[i - first]
             state, inputs = _start(stage, stage_keys, request, recipe, size)
             tree, count = params[i], slice_length(recipe.steps)
             for step in range(0, recipe.steps, count):
@@ -86,17 +89,34 @@ class Cascade:
                 if progress is not None:
                     progress(stage, step + count, recipe.steps, state.x)
             # The next stage sees what a file of this picture would hold.
-            drawn.append(images.to_float(images.to_uint8(state.x)))
+            drawn.append(images.to_float(images.to_uint8(inputs.kept(state.x))))
             request = dataclasses.replace(request, low_res=drawn[-1])
             # Else this stage's parameters would stay while the next one's come.
             del tree
         return drawn
 
-    def _stage_from(self, size: int) -> int:
+    def plan(self, request: Request) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """Where drawing begins, and the (height, width) of each stage from there on.
+
+        Raises:
+          ValueError: for a low-resolution picture that no stage takes, or a size that
+            a network does not take.
+        """
+        last = self.stages[-1].resolution
+        size = request.size or (last, last)
+        if request.low_res is None:
+            return 0, sizes.of_stages(self.stages, size)
+        given = request.low_res.shape[1:3]
+        wanted = []
         for i, stage in enumerate(self.stages):
-            if stage.low_resolution == size:
-                return i
-        known = [s.low_resolution for s in self.stages if s.low_resolution]
+            if stage.low_resolution is None:
+                continue
+            low = tuple(side * stage.low_resolution / last for side in size)
+            if low == given:
+                return i, sizes.of_stages(self.stages[i:], size)
+            wanted.append(" x ".join(f"{side:g}" for side in low))
         raise ValueError(
-            f"Cascade: low_res must be one of {known} px for these stages, got {size}."
+            f"Cascade: low_res must be one of {wanted} px for pictures of "
+            f"{size[0]} x {size[1]}, got {given[0]} x {given[1]}; resize it, or give "
+            "another size."
         )

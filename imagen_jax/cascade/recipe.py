@@ -28,8 +28,11 @@ def make_solver(name: str, **settings: float) -> solvers.Solver:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["solver", "w", "percentile", "threshold_cap", "aug_level"],
-    meta_fields=["steps", "threshold", "grid"],
+    data_fields=[
+        *("solver", "w", "percentile", "threshold_cap", "aug_level"),
+        *("strength", "resample", "colour_fix"),
+    ],
+    meta_fields=["steps", "threshold", "grid", "tile", "tile_overlap"],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingRecipe:
@@ -45,6 +48,14 @@ class SamplingRecipe:
       threshold_cap: of dynamic thresholding, >= 1, traced; None is none (the paper).
       aug_level: noise put on the low-resolution input, in [0, 1], traced.
       grid: at which times the network is called, static.
+      strength: t in (0, 1] at which drawing begins from a picture to change, traced; 1
+        is pure noise (Meng et al. 2021, SDEdit). All steps are spent below it.
+      resample: how often every step is made beside known pixels, traced, RePaint's r;
+        None makes each once.
+      colour_fix: of super-resolution: width in low-resolution pixels of the colours
+        matched to the low-resolution picture (`colour.matched`), traced; None is off.
+      tile: side of the tiles in which larger pictures are drawn, static; 0: whole.
+      tile_overlap: of neighbouring tiles, a share of their side, static.
     """
 
     solver: solvers.Solver
@@ -55,6 +66,11 @@ class SamplingRecipe:
     threshold_cap: float | Array | None = None
     aug_level: float | Array = 0.0
     grid: grids.Grid = grids.UNIFORM
+    strength: float | Array = 1.0
+    resample: int | Array | None = None
+    colour_fix: float | Array | None = None
+    tile: int = 0
+    tile_overlap: float = 0.25
 
     def check(self) -> None:
         """Raise a ValueError for settings that cannot be drawn with.
@@ -77,6 +93,22 @@ class SamplingRecipe:
         if self.threshold_cap is not None and float(self.threshold_cap) < 1.0:
             raise ValueError(
                 f"SamplingRecipe: threshold_cap must be >= 1, got {self.threshold_cap}."
+            )
+        if not 0.0 < float(self.strength) <= 1.0:
+            raise ValueError(
+                "SamplingRecipe: strength must be above 0 (the picture as it is) and "
+                f"at most 1 (pure noise), got {self.strength}."
+            )
+        for name, low in (("resample", 1), ("colour_fix", 0), ("tile", 0)):
+            value = getattr(self, name)
+            if value is not None and float(value) < low:
+                raise ValueError(
+                    f"SamplingRecipe: {name} must be >= {low}, got {value}."
+                )
+        if not 0.0 <= self.tile_overlap < 1.0:
+            raise ValueError(
+                "SamplingRecipe: tile_overlap must be in [0, 1), got "
+                f"{self.tile_overlap}."
             )
         if self.grid.length not in (None, self.steps):
             raise ValueError(

@@ -1,6 +1,7 @@
 """One stage of a cascade: where a network meets the mathematics of diffusion."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,17 +11,20 @@ import jax
 import jax.numpy as jnp
 
 from imagen_jax import conditioning
-from imagen_jax.cascade import images
+from imagen_jax.cascade import colour, images
 from imagen_jax.cascade.recipe import SamplingRecipe
-from imagen_jax.cascade.request import Request
+from imagen_jax.cascade.request import Edit, Request
 from imagen_jax.diffusion import (
     augmentation,
     guidance,
+    inpainting,
     losses,
     noise,
     prediction,
+    process,
     sampler,
     schedules,
+    tiling,
 )
 from imagen_jax.text import encoder as text_encoder
 from imagen_jax.types import Array, Float, Key
@@ -32,7 +36,9 @@ ENLARGEMENTS = ("noised_bicubic", "bilinear_noised")
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["cond", "uncond"], meta_fields=[]
+    jax.tree_util.register_dataclass,
+    data_fields=["cond", "uncond", "low_res", "known", "start"],
+    meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
@@ -41,10 +47,22 @@ class Inputs:
     Attributes:
       cond: what the network is told.
       uncond: what guidance leads away from; None stands for `cond.null()`.
+      low_res: the clean picture whose colours are kept; None: they are not looked at.
+      known: the picture at this stage's size and where it stays; None: nowhere.
+      start: t at which drawing begins.
     """
 
     cond: conditioning.Conditioning
     uncond: conditioning.Conditioning | None = None
+    low_res: Float[Array, "B h w C"] | None = None
+    known: Edit | None = None
+    start: float | Float[Array, ""] = 1.0
+
+    def kept(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        """x with the known pixels to the bit, whatever a solver's last step does."""
+        if self.known is None or self.known.mask is None:
+            return x
+        return jnp.where(self.known.mask > 0.0, x, self.known.picture)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -282,15 +300,64 @@ class Stage:
     ) -> prediction.Denoiser:
         """The denoiser under a recipe's guidance, then its thresholding."""
         denoise = self.denoiser(params)
+        if recipe.tile:
+            align = self.tile_multiple()
+            denoise = tiling.tiled(denoise, recipe.tile, recipe.tile_overlap, align)
         if recipe.w is not None:
             denoise = guidance.classifier_free(denoise, recipe.w, uncond)
         return guidance.thresholded(denoise, recipe.clip())
 
+    def tile_multiple(self) -> int:
+        """What tiles' sides must be multiples of: the network's, and whole low pixels.
+
+        Tiles then meet the grids of the network and of its low-resolution input as the
+        whole picture does.
+        """
+        ratio = self.resolution // (self.low_resolution or self.resolution)
+        return math.lcm(ratio, getattr(self.network, "size_multiple", 1))
+
+    def check(
+        self, request: Request, recipe: SamplingRecipe, size: tuple[int, int]
+    ) -> None:
+        """Refuse what this stage cannot draw: bad settings, and such as do not meet.
+
+        Raises:
+          ValueError: naming the setting.
+        """
+        recipe.check()
+        edit = request.edit
+        if edit is None and float(recipe.strength) < 1.0:
+            raise ValueError(
+                f"Stage {self.name}: strength {recipe.strength} needs a picture to "
+                "begin from, got none; give one, or strength 1."
+            )
+        if recipe.resample is not None and (edit is None or edit.mask is None):
+            raise ValueError(
+                f"Stage {self.name}: resample = {recipe.resample} is for known pixels, "
+                "got no mask; leave it out."
+            )
+        if not recipe.tile or max(size) <= recipe.tile:
+            return
+        if recipe.tile % self.tile_multiple():
+            raise ValueError(
+                f"Stage {self.name}: tile must be a multiple of "
+                f"{self.tile_multiple()}, got {recipe.tile}."
+            )
+        if getattr(self.network, "positions", "none") != "none":
+            raise ValueError(
+                f"Stage {self.name}: its attention reads coordinates of whole "
+                f"pictures, so a tile would be drawn as one; set tile of this stage to "
+                f"0 or to at least {max(size)}, got {recipe.tile}."
+            )
+
     def sampler(self, recipe: SamplingRecipe) -> sampler.Sampler:
         """This stage's schedule under a recipe's solver and number of steps."""
+        solver = recipe.solver
+        if recipe.resample is not None:
+            solver = inpainting.Resampled(solver=solver, times=recipe.resample)
         return sampler.Sampler(
             schedule=self.schedule,
-            solver=recipe.solver,
+            solver=solver,
             steps=recipe.steps,
             grid=recipe.grid,
         )
@@ -312,8 +379,20 @@ class Stage:
         cond = self.condition(request.text, low_res, aug_level, fold(keys, 1), size)
         draw = self.sampler(recipe)
         z = draw.prior(fold(keys, 0), (*size, self.channels))
-        uncond = self.unconditional(cond, request.empty)
-        return draw.init(z), Inputs(cond=cond, uncond=uncond)
+        known, start = None, jnp.ones((), jnp.float32)
+        if request.edit is not None:
+            known = request.edit.at(size)
+            start = jnp.asarray(recipe.strength, jnp.float32)
+            first = jax.tree.map(lambda a: a[:1], draw.levels(start)[0])
+            level = jax.tree.map(lambda a: jnp.broadcast_to(a, keys.shape), first)
+            z, _ = process.diffuse(fold(keys, 0), known.picture, level)
+        return draw.init(z), Inputs(
+            cond=cond,
+            uncond=self.unconditional(cond, request.empty),
+            low_res=None if recipe.colour_fix is None else low_res,
+            known=None if known is None or known.mask is None else known,
+            start=start,
+        )
 
     def advance(
         self,
@@ -328,8 +407,19 @@ class Stage:
         """Take `count` (static) sampling steps from step `first` (traced)."""
         fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
         denoise = self.guided(params, recipe, inputs.uncond)
+        if inputs.low_res is not None and recipe.colour_fix is not None:
+            denoise = colour.matched(denoise, inputs.low_res, recipe.colour_fix)
+        if inputs.known is not None and inputs.known.mask is not None:
+            known = inputs.known
+            denoise = inpainting.replaced(denoise, known.picture, known.mask)
         return self.sampler(recipe).advance(
-            fold(keys, 2), denoise, state, inputs.cond, first=first, count=count
+            fold(keys, 2),
+            denoise,
+            state,
+            inputs.cond,
+            first=first,
+            count=count,
+            start=inputs.start,
         )
 
     def sample(

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax import partitioning
-from imagen_jax.cascade import images
+from imagen_jax.cascade import editing, images
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.contact_sheet import contact_sheet
 from imagen_jax.cascade.recipe import SamplingRecipe, make_solver
@@ -91,6 +92,7 @@ class TextToImage:
         num: int = 1,
         seed: int = 0,
         progress: Report | None = None,
+        given: Request | None = None,
         **settings: Any,
     ) -> Samples:
         """Draw `num` pictures of each prompt.
@@ -103,6 +105,8 @@ class TextToImage:
           num: pictures a prompt.
           seed: of the noise.
           progress: called while drawing.
+          given: what is asked beside the prompts, one row for all pictures: a picture
+            to change or to enlarge, the size (`editing` makes it).
           **settings: `guidance`, `steps`, `threshold`, `aug_level`, `percentile`,
             `solver`, as in `recipes_with`.
 
@@ -126,13 +130,19 @@ class TextToImage:
         owner = np.repeat(np.arange(len(prompts)), num)
         number = np.tile(np.arange(num), len(prompts))
         drawn = self._draw_all(
-            embedded, owner, number, seed, recipes, empty=empty, progress=progress
-        )
+            embedded, owner, number, seed, recipes,
+            empty=empty, progress=progress, given=given or Request(),
+        )  # fmt: skip
+        names = [stage.name for stage in self.cascade.stages]
         return Samples(
             tuple(prompts[i] for i in owner),
             tuple(drawn),
-            tuple(stage.name for stage in self.cascade.stages),
+            tuple(names[-len(drawn) :]),
         )
+
+    edit = editing.edit
+    upscale = editing.upscale
+    variations = editing.variations
 
     def recipes_with(self, **settings: Any) -> tuple[SamplingRecipe, ...]:
         """The stages' recipes with settings changed.
@@ -173,7 +183,16 @@ class TextToImage:
         return tuple(recipes)
 
     def _draw_all(
-        self, embedded, owner, number, seed, recipes, *, empty=None, progress=None
+        self,
+        embedded,
+        owner,
+        number,
+        seed,
+        recipes,
+        *,
+        given: Request,
+        empty=None,
+        progress=None,
     ):
         """Draw in batches of one size, so that each stage compiles once."""
         mesh = partitioning.make_mesh()
@@ -181,7 +200,8 @@ class TextToImage:
         size = min(self.batch, len(owner))
         size = -(-size // devices) * devices
         batches = -(-len(owner) // size)
-        total = batches * sum(r.steps for r in recipes)
+        first, _ = self.cascade.plan(given)
+        total = batches * sum(r.steps for r in recipes[first:])
         done = 0
 
         def report(stage, step, steps, x):
@@ -190,10 +210,10 @@ class TextToImage:
                 # Waiting keeps the count honest: dispatch runs ahead of drawing.
                 jax.block_until_ready(x)
                 i = self.cascade.stages.index(stage)
-                before = sum(r.steps for r in recipes[:i])
+                before = sum(r.steps for r in recipes[first:i])
                 progress(stage.name, done + before + step, total)
 
-        out = [[] for _ in recipes]
+        out = [[] for _ in recipes[first:]]
         with partitioning.use(mesh):
             split = partitioning.batch_sharding(mesh)
             whole = partitioning.replicated(mesh)
@@ -209,8 +229,11 @@ class TextToImage:
                 null = None
                 if empty is not None:
                     null = TextEmbedding(*(jnp.repeat(a, size, 0) for a in empty))
-                keys, text, null = jax.device_put((keys, text, null), split)
-                request = Request(text=text, empty=null)
+                rows_of = partial(jnp.repeat, repeats=size, axis=0)
+                request = dataclasses.replace(
+                    jax.tree.map(rows_of, given), text=text, empty=null
+                )
+                keys, request = jax.device_put((keys, request), split)
                 pictures = self.cascade.sample(
                     keys, params, request, recipes, progress=report
                 )
