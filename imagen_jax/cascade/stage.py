@@ -113,6 +113,12 @@ class Stage:
             raise ValueError(
                 f"Stage {self.name}: text_drop must be in [0, 1), got {self.text_drop}."
             )
+        if self.text_drop and self.null_text == "empty_prompt":
+            raise ValueError(
+                f"Stage {self.name}: text_drop must be 0 with null_text = "
+                "'empty_prompt', as training drops text to zeros; let a share of the "
+                f"captions be empty instead, got {self.text_drop}."
+            )
         if not 0.0 < self.aug_max <= 1.0:
             raise ValueError(
                 f"Stage {self.name}: aug_max must be in (0, 1], got {self.aug_max}."
