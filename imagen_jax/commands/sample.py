@@ -59,7 +59,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         type=numbers(str),
         help='at which times the network is called: "uniform", "logsnr", "karras"; '
         'of a discrete schedule also "leading", "trailing", "linspace", or one of '
-        "DeepFloyd IF's fast27, smart27, smart50, '
+        "DeepFloyd IF's fast27, smart27, smart50, "
         "smart100, smart185, super27, super40, super100, which bring their number of "
         "steps; one value or one for each",
     )

@@ -192,7 +192,8 @@ class UniPC(solvers.Solver):
         x = denoise(state.z, level_t).x
         begun = state.order > 0
         corrected = self._step(state, level_t, x)
-        anchor = jnp.where(noise.expand(begun, x), corrected, state.z)
+        told = noise.expand(begun.astype(jnp.float32), x) > 0.0
+        anchor = jnp.where(told, corrected, state.z)
         # Calls at the same level make no history: their difference has no slope.
         moved = begun & (level_t.logsnr > state.logsnr[:, 0])
         order = jnp.where(moved, jnp.minimum(state.order + 1, self.order), 1)

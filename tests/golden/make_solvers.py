@@ -29,16 +29,23 @@ MIXTURE = ((0.3, -0.6, 0.15), (0.7, 0.4, 0.3))
 COMMON = {"num_train_timesteps": 1000, "prediction_type": "epsilon"}
 LINEAR = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
+# At sigma = 0 theirs has no step of order 3, and none of B(h) = h.
+TO_THE_FIRST = {"lower_order_final": False, "final_sigmas_type": "sigma_min"}
+# The cosine's last level, alpha = 5e-5, would magnify roundings to 1e-3 in epsilon; and
+# DDPM's last step adds noise, unless it is the table's first.
 CASES = {
-    "ddpm_small": ("DDPMScheduler", "leading", COSINE | {"variance_type": "fixed_small"}),
+    "ddpm_small": (
+        "DDPMScheduler",
+        "leading",
+        COSINE | {"variance_type": "fixed_small"},
+    ),
     "ddpm_large": (
         "DDPMScheduler",
-        "trailing",
+        "leading",
         LINEAR | {"variance_type": "fixed_large"},
     ),
     "ddim_0": ("DDIMScheduler", "leading", LINEAR),
-    "ddim_1": ("DDIMScheduler", "trailing", COSINE),
-    "linspace": ("EulerDiscreteScheduler", "linspace", LINEAR),
+    "ddim_1": ("DDIMScheduler", "trailing", LINEAR),
     "euler": ("EulerDiscreteScheduler", "trailing", LINEAR),
     "heun": ("HeunDiscreteScheduler", "trailing", LINEAR),
     "dpmpp_2m": ("DPMSolverMultistepScheduler", "trailing", LINEAR),
@@ -51,10 +58,13 @@ CASES = {
     "unipc_bh1": (
         "UniPCMultistepScheduler",
         "trailing",
-        COSINE | {"solver_type": "bh1"},
+        LINEAR | TO_THE_FIRST | {"solver_type": "bh1"},
     ),
-    # Theirs lowers the order in the last steps, of which the last alone ends at 0.
-    "unipc_3": ("UniPCMultistepScheduler", "trailing", LINEAR | {"solver_order": 3}),
+    "unipc_3": (
+        "UniPCMultistepScheduler",
+        "trailing",
+        LINEAR | TO_THE_FIRST | {"solver_order": 3},
+    ),
 }
 
 
@@ -91,11 +101,9 @@ def supply() -> None:
 
 
 def run(name: str) -> tuple[np.ndarray, list[int]]:
-    """z after each step but the last, then the picture; and the table's steps."""
+    """z after each step, the last of them the picture; and the table's steps."""
     kind, spacing, settings = CASES[name]
     extra = {"clip_sample": False} if kind in ("DDPMScheduler", "DDIMScheduler") else {}
-    if name == "unipc_3":
-        extra["lower_order_final"] = True
     plan = getattr(diffusers, kind)(
         **COMMON, **settings, **extra, timestep_spacing=spacing
     )
@@ -109,18 +117,24 @@ def run(name: str) -> tuple[np.ndarray, list[int]]:
         z = z * (1 + plan.sigmas[0] ** 2).sqrt()
     for i, t in enumerate(plan.timesteps):
         if exploding:
-            sigma = plan.sigmas[i if kind.startswith("Euler") else plan.step_index or 0]
+            sigma = plan.sigmas[plan.step_index or 0]
             kept = 1 / (1 + sigma**2)
             z = plan.step(eps(plan.scale_model_input(z, t), kept), t, z).prev_sample
             after = plan.sigmas[plan.step_index]
-            if kind.startswith("Heun") and not plan.state_in_first_order:
-                continue
+            if kind.startswith("Heun") and i % 2 == 0 and after > 0:
+                continue  # The first of a step's two calls; the last step has one.
             states.append(z / (1 + after**2).sqrt())
         else:
             settings = {"eta": float(name[-1])} if name.startswith("ddim") else {}
             z = plan.step(eps(z, table[t]), t, z, **settings).prev_sample
             states.append(z)
     return np.stack([s.numpy() for s in states]), times
+
+
+def spacing(name: str, steps: int) -> list[int]:
+    plan = diffusers.DDIMScheduler(timestep_spacing=name)
+    plan.set_timesteps(steps)
+    return plan.timesteps.tolist()
 
 
 if __name__ == "__main__":
@@ -131,6 +145,10 @@ if __name__ == "__main__":
         "shape": SHAPE,
         "mixture": MIXTURE,
         "cases": CASES,
+        "spacings": {
+            name: {n: spacing(name, n) for n in (7, 20, 54)}
+            for name in ("leading", "trailing", "linspace")
+        },
         "times": {name: times for name, (_, times) in found.items()},
     }
     arrays = {name: states for name, (states, _) in found.items()}
