@@ -66,7 +66,7 @@ UNIFORM = UniformTime()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogSNR:
-    """N equal steps of log-SNR (Lu et al. 2022a, section 3.3), on any schedule.
+    """N equal steps of log-SNR (Lu et al. 2022, arXiv 2206.00927), on any schedule.
 
     On a discrete schedule the N first levels are the table's nearest ones, each once.
 

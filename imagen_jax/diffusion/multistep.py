@@ -53,7 +53,7 @@ def _extrapolated(
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DPMpp2M(solvers.Solver):
-    """DPM-Solver++ 2M, of order 2 (Lu et al. 2022b, algorithm 2).
+    """DPM-Solver++ 2M, of order 2 (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
 
     z_s = (sigma_s / sigma_t) z_t - alpha_s (e^-h - 1) D, where D extrapolates x from
     the last two steps to the middle of this one. The first step, and one after a step
@@ -84,7 +84,7 @@ class DPMpp2M(solvers.Solver):
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DPMpp2MSDE(solvers.Solver):
-    """SDE-DPM-Solver++ 2M (Lu et al. 2022b, section 5.2): 2M with renewed noise.
+    """SDE-DPM-Solver++ 2M (Lu et al. 2022, section 5): 2M with renewed noise.
 
     A draw of the posterior q(z_s | z_t, x) with the D of `DPMpp2M` for x; of weak order
     1, with a smaller error than `Ancestral` with gamma = 0, its first step. A learned
@@ -139,7 +139,7 @@ class UniPCState(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UniPC(solvers.Solver):
-    """UniPC in x-prediction (Zhao et al. 2023, algorithms 5 and 6).
+    """UniPC in x-prediction (Zhao et al. 2023, arXiv 2302.04867).
 
     A predictor of order p from the last p calls (UniP), and a corrector that takes the
     next step's call to bring the z it started from to order p + 1 (UniC): one call a
@@ -239,7 +239,7 @@ class UniPC(solvers.Solver):
     def _solve(
         self, nodes: list[Float[Array, " B"]], h: Float[Array, " B"], there: bool
     ) -> list[Float[Array, " B"]]:
-        """rho of eqs. 5 and 10; for one node the paper takes 1 / 2."""
+        """rho, of which the paper sets a single one to 1 / 2."""
         if there:
             nodes = [*nodes, jnp.ones_like(h)]
         if len(nodes) == 1:
