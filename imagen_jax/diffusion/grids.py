@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import lax
@@ -163,7 +163,7 @@ class Karras:
         return jnp.append(times, 0.0)
 
 
-def by_name(name: str, **settings: float) -> Grid:
+def by_name(name: str, **settings: Any) -> Grid:
     """The grid called "uniform", "logsnr", "karras", or of a table.
 
     Args:

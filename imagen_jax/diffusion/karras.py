@@ -65,13 +65,17 @@ class Euler(solvers.Solver):
           ValueError: for churn on a table, or on a schedule that keeps neither the
             variance nor alpha.
         """
-        if isinstance(self.churn, jax.core.Tracer) or float(self.churn) == 0.0:
+        try:
+            churn = float(self.churn)
+        except jax.errors.ConcretizationTypeError:
+            return  # Under jit the number is not known.
+        if churn == 0.0:
             return
         name = type(self).__name__
         if isinstance(schedule, schedules.DiscreteSchedule):
             raise ValueError(
                 f"{name}: churn = 0 is required with a discrete schedule, as its "
-                f"network knows no level between its steps, got {float(self.churn)}."
+                f"network knows no level between its steps, got {churn}."
             )
         with jax.ensure_compile_time_eval():
             level = schedule(jnp.linspace(0.0, 1.0, 5))
@@ -80,7 +84,7 @@ class Euler(solvers.Solver):
                 raise ValueError(
                     f"{name}: churn = 0 is required with {type(schedule).__name__}, "
                     "which keeps neither alpha nor alpha^2 + sigma^2, got "
-                    f"{float(self.churn)}."
+                    f"{churn}."
                 )
 
     def init(self, z: Float[Array, "B *data"]) -> solvers.State:
