@@ -128,7 +128,9 @@ def make_recipe(config: Config) -> recipe.SamplingRecipe:
     """The sampling recipe of `config.sampling`."""
     values = dict(config.sampling)
     values["solver"] = recipe.make_solver(**values["solver"])
-    values["grid"] = grids.by_name(values.get("grid", "uniform"))
+    named = values.get("grid", "uniform")
+    named = {"name": named} if isinstance(named, str) else named
+    values["grid"] = grids.by_name(**named)
     return constructing.construct(recipe.SamplingRecipe, "sampling", values)
 
 

@@ -71,10 +71,12 @@ class Cascade:
         first = 0
         if request.low_res is not None:
             first = self._stage_from(request.low_res.shape[1])
+        for i in range(first, len(self.stages)):
+            recipes[i].check()
+            self.stages[i].sampler(recipes[i]).check()
         drawn = []
         for i in range(first, len(self.stages)):
             stage, recipe = self.stages[i], recipes[i]
-            recipe.check()
             stage_keys = jax.vmap(partial(jax.random.fold_in, data=i))(keys)
             size = (stage.resolution, stage.resolution)
             state, inputs = _start(stage, stage_keys, request, recipe, size)

@@ -1,27 +1,44 @@
 """How to draw from one stage: the settings that a person turns."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 
-from imagen_jax.diffusion import grids, solvers, thresholding
+from imagen_jax.diffusion import grids, karras, multistep, solvers, thresholding
 from imagen_jax.types import Array
 
 THRESHOLDS = ("dynamic", "static", "none")
-SOLVERS = {"ddim": solvers.DDIM, "ancestral": solvers.Ancestral}
+# What configs and commands call them.
+SOLVERS: dict[str, Callable[..., solvers.Solver]] = {
+    "ancestral": solvers.Ancestral,
+    "ddim": solvers.DDIM,
+    "ddpm": solvers.ddpm,
+    "dpmpp_2m": multistep.DPMpp2M,
+    "dpmpp_2m_sde": multistep.DPMpp2MSDE,
+    "euler": karras.Euler,
+    "heun": karras.Heun,
+    "unipc": multistep.UniPC,
+}
 
 
-def make_solver(name: str, **settings: float) -> solvers.Solver:
-    """A solver by name: "ddim", or "ancestral" with its `gamma` in [0, 1].
+def make_solver(name: str, **settings: Any) -> solvers.Solver:
+    """A solver by its name in `SOLVERS`, with its fields as `settings`.
 
     Raises:
-      ValueError: for another name.
+      ValueError: for another name, or settings that the solver lacks.
     """
     if name not in SOLVERS:
         raise ValueError(
             f"sampling: solver must be one of {sorted(SOLVERS)}, got {name!r}."
+        )
+    known = sorted(inspect.signature(SOLVERS[name]).parameters)
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(
+            f"sampling.solver: {name!r} must have settings of {known}, got {unknown}."
         )
     return SOLVERS[name](**settings)
 
@@ -37,7 +54,7 @@ class SamplingRecipe:
 
     Attributes:
       solver: the update rule, its parameters traced.
-      steps: network calls per picture, static.
+      steps: how many, static; each is `solver.calls` calls of the network.
       threshold: "dynamic", "static" or "none" (Saharia et al. 2022, section 2.3).
       w: the guidance weight, traced; 1 is the conditional model. None switches
         guidance off statically, which halves the cost.
@@ -77,6 +94,12 @@ class SamplingRecipe:
         if self.threshold_cap is not None and float(self.threshold_cap) < 1.0:
             raise ValueError(
                 f"SamplingRecipe: threshold_cap must be >= 1, got {self.threshold_cap}."
+            )
+        order = getattr(self.solver, "order", 1)
+        if self.steps < order:
+            raise ValueError(
+                f"SamplingRecipe: steps must be >= {order}, the order of "
+                f"{type(self.solver).__name__}, got {self.steps}."
             )
         if self.grid.length not in (None, self.steps):
             raise ValueError(

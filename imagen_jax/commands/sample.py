@@ -49,12 +49,17 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         type=numbers(float),
         help="noise on the low-resolution input of super-resolution, in [0, 1]",
     )
-    parser.add_argument("--solver", choices=("ddim", "ancestral"), help="the sampler")
+    parser.add_argument(
+        "--solver",
+        help='the sampler: "ancestral", "ddim", "ddpm", "dpmpp_2m", "dpmpp_2m_sde", '
+        '"euler", "heun" or "unipc" (docs/sampling.md has a table)',
+    )
     parser.add_argument(
         "--grid",
         type=numbers(str),
-        help='at which times the network is called: "uniform", or of a discrete '
-        'schedule "leading" or one of DeepFloyd IF\'s fast27, smart27, smart50, '
+        help='at which times the network is called: "uniform", "logsnr", "karras"; '
+        'of a discrete schedule also "leading", "trailing", "linspace", or one of '
+        "DeepFloyd IF's fast27, smart27, smart50, "
         "smart100, smart185, super27, super40, super100, which bring their number of "
         "steps; one value or one for each",
     )
@@ -136,6 +141,7 @@ def write(samples, recipes, args: argparse.Namespace, out: pathlib.Path) -> str:
                 "stage": name,
                 "solver": type(recipe.solver).__name__,
                 "steps": recipe.steps,
+                "calls": recipe.steps * recipe.solver.calls,
                 "threshold": recipe.threshold,
                 "guidance": recipe.w,
                 "percentile": recipe.percentile,
