@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -71,7 +72,7 @@ def save(
         raise ValueError("animation: at least one frame is required, got none.")
     each = max(20, round(1000 * seconds / len(frames)))
     times = [each] * (len(frames) - 1) + [each + 1500]
-    options = {"lossless": True} if kind == "webp" else {}
+    options: dict[str, Any] = {"lossless": True} if kind == "webp" else {}
     frames[0].save(
         path,
         save_all=True,

@@ -224,9 +224,10 @@ class Chunk:
 def frames_of(stage: np.ndarray, films: dict[int, np.ndarray]) -> np.ndarray:
     """Frames [F, P, H, W, 3] of a stage; pictures of an earlier run stand still."""
     length = max((len(film) for film in films.values()), default=0)
-    still = np.broadcast_to(stage[:, None], (len(stage), length, *stage.shape[1:]))
-    rows = [films.get(row, still[row]) for row in range(len(stage))]
-    return np.stack(rows, axis=1)
+    frames = np.repeat(stage[None], length, axis=0)
+    for row, film in films.items():
+        frames[:, row] = film
+    return frames
 
 
 def exceeded(stage: str, size: int) -> str:

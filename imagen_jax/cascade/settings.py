@@ -72,9 +72,12 @@ def takes(own: recipe.SamplingRecipe, name: str) -> bool:
 
 def names_of(own: recipe.SamplingRecipe) -> list[str]:
     """The settings of a recipe and of its solver."""
-    fields = [f.name for f in dataclasses.fields(own)]
-    of_solver = [f.name for f in dataclasses.fields(typing.cast(Any, own.solver))]
-    return [*SAID, *fields, *of_solver]
+    return [*SAID, *kinds_of(own), *kinds_of(own.solver)]
+
+
+def kinds_of(thing: Any) -> dict[str, Any]:
+    """The fields of a dataclass with their annotations."""
+    return {f.name: f.type for f in dataclasses.fields(thing)}
 
 
 def unknown(what: str, name: str, recipes: Sequence[recipe.SamplingRecipe]) -> str:
@@ -101,14 +104,15 @@ def with_setting(
         length = getattr(part, "length", None)
         steps = {"steps": length} if field == "grid" and length else {}
         return dataclasses.replace(own, **{field: part, **steps})
-    kinds = {f.name: f.type for f in dataclasses.fields(own)}
-    if field in kinds:
-        return dataclasses.replace(own, **{field: number(value, kinds[field], name)})
-    kinds = {f.name: f.type for f in dataclasses.fields(typing.cast(Any, own.solver))}
-    solver = dataclasses.replace(
-        typing.cast(Any, own.solver), **{field: number(value, kinds[field], name)}
-    )
-    return dataclasses.replace(own, solver=solver)
+    if field in kinds_of(own):
+        return _replaced(own, {field: value})
+    return dataclasses.replace(own, solver=_replaced(own.solver, {field: value}))
+
+
+def _replaced(thing: Any, values: Mapping[str, Any]) -> Any:
+    kinds = kinds_of(thing)
+    new = {name: number(value, kinds[name], name) for name, value in values.items()}
+    return dataclasses.replace(thing, **new)
 
 
 def made(field: str, own: Any, value: str | Mapping[str, Any]) -> Any:
@@ -124,15 +128,13 @@ def made(field: str, own: Any, value: str | Mapping[str, Any]) -> Any:
     if not isinstance(name, str):
         raise ValueError(f"sample: {field} must have a name, got {dict(value)!r}.")
     part = PARTS[field](name)
-    known = [f.name for f in dataclasses.fields(part)]
+    known = list(kinds_of(part))
     for key in rest:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
             hint = f"; did you mean {close[0]!r}?" if close else "."
             raise ValueError(f"sample: {field} {name!r} has no {key!r}{hint}")
-    kinds = {f.name: f.type for f in dataclasses.fields(part)}
-    values = {key: number(v, kinds[key], key) for key, v in rest.items()}
-    return dataclasses.replace(part, **values)
+    return _replaced(part, rest)
 
 
 def number(value: Any, kind: Any, name: str) -> Any:
@@ -155,23 +157,16 @@ def number(value: Any, kind: Any, name: str) -> Any:
 def plain(own: recipe.SamplingRecipe) -> dict[str, Any]:
     """All settings of a recipe as JSON has them; `from_plain` reads them."""
     said = {field: name for name, field in SAID.items()}
-    return {
-        said.get(f.name, f.name): _plain(getattr(own, f.name))
-        for f in dataclasses.fields(own)
-    }
+    return {said.get(name, name): _plain(getattr(own, name)) for name in kinds_of(own)}
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        fields = {f.name: _plain(getattr(value, f.name)) for f in _fields(value)}
-        return {"name": named(value), **fields}
+        names = [name for name in kinds_of(value) if name != "name"]
+        return {"name": named(value), **{n: _plain(getattr(value, n)) for n in names}}
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
     return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _fields(value: Any):
-    return [f for f in dataclasses.fields(value) if f.name != "name"]
 
 
 def named(value: Any) -> str:

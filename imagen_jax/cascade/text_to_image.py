@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -188,7 +189,9 @@ class TextToImage:
             ).go_on(begun, names.index(until))
 
     def recipes_with(
-        self, recipe: Any = None, **changes: Any
+        self,
+        recipe: str | pathlib.Path | Sequence[Mapping[str, Any]] | None = None,
+        **changes: Any,
     ) -> tuple[SamplingRecipe, ...]:
         """The stages' recipes with settings changed.
 
@@ -207,8 +210,8 @@ class TextToImage:
         """
         recipes = self.recipes
         if recipe is not None:
-            given = isinstance(recipe, Sequence) and not isinstance(recipe, str)
-            stages = recipe if given else settings.read(recipe)
+            file = isinstance(recipe, str | pathlib.Path)
+            stages = settings.read(recipe) if file else recipe
             recipes = settings.from_plain(recipes, self.stage_names, stages)
         return settings.changed(recipes, changes)
 
@@ -238,9 +241,7 @@ class TextToImage:
                 rows.append(jax.device_get(self.encoder(params, filled)))
         place = {prompt: i for i, prompt in enumerate(unique)}
         places = [place[prompt] for prompt in prompts]
-        return TextEmbedding(
-            *(np.concatenate(arrays)[places] for arrays in zip(*rows, strict=True))
-        )
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays)[places], *rows)
 
     @functools.cached_property
     def resident(self) -> placing.Resident:
@@ -260,12 +261,10 @@ class TextToImage:
         null = any(s.null_text == "empty_prompt" for s in self.cascade.stages)
         # In one call with the prompts, so that the encoder is compiled once.
         found = self.embed([*prompts, *[""] * null])
-        text = TextEmbedding(*(a[: len(prompts)] for a in found))
-        empty = None
+        count, empty = len(prompts), None
+        text = jax.tree.map(lambda a: a[:count], found)
         if null:
-            empty = TextEmbedding(
-                *(np.repeat(a[-1:], len(prompts), axis=0) for a in found)
-            )
+            empty = jax.tree.map(lambda a: np.repeat(a[count:], count, axis=0), found)
         return dataclasses.replace(request, text=text, empty=empty)
 
 
@@ -280,9 +279,9 @@ def _shown(progress: Progress | bool | None):
 
 
 @contextlib.contextmanager
-def bar(desc: str = "compiling") -> Iterator[Progress]:
+def bar() -> Iterator[Progress]:
     """A progress bar as a `progress` callback."""
-    with tqdm.tqdm(desc=desc, unit="step", dynamic_ncols=True) as shown:
+    with tqdm.tqdm(desc="compiling", unit="step", dynamic_ncols=True) as shown:
 
         def report(moment: Moment) -> None:
             shown.total = moment.total

@@ -196,30 +196,36 @@ def writable(folder: str) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def bar(desc: str = "compiling") -> Iterator:
-    """A progress bar as a `progress` callback; Ctrl-C stops, and keeps what is done."""
-    from imagen_jax.cascade import text_to_image
-
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C only asks to stop, and the value tells whether it did; twice ends."""
     asked = []
 
-    def stop(*_) -> None:
+    def ask(*_) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append(True)
         print("\nStopping; Ctrl-C again keeps nothing.", file=sys.stderr)
 
-    with text_to_image.bar(desc) as report:
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def bar() -> Iterator:
+    """A progress bar as a `progress` callback; Ctrl-C stops, and keeps what is done."""
+    from imagen_jax.cascade import text_to_image
+
+    with stoppable() as asked, text_to_image.bar() as report:
 
         def progress(moment) -> None:
             report(moment)
-            if asked:
+            if asked():
                 raise text_to_image.Stop
 
-        before = signal.signal(signal.SIGINT, stop)
-        try:
-            yield progress
-        finally:
-            signal.signal(signal.SIGINT, before)
+        yield progress
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
