@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,14 +11,39 @@ from imagen_jax.cascade import images
 from imagen_jax.cascade.recipe import SamplingRecipe
 from imagen_jax.cascade.request import Request
 from imagen_jax.cascade.stage import Stage
+from imagen_jax.models import layers
 from imagen_jax.types import Array, Float, Key
 
 # Called with (stage, steps done, steps of this stage, the picture as it stands).
 Progress = Callable[[Stage, int, int, Array], None]
 
 _stage_keys = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
-_start = jax.jit(Stage.start, static_argnums=(0, 4))
-_advance = jax.jit(Stage.advance, static_argnums=(0, 7))
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _start(stage, keys, request, recipe, size):
+    state, inputs = stage.start(keys, request, recipe, size)
+    return _spread(state, len(keys)), inputs
+
+
+@partial(jax.jit, static_argnums=(0, 7))
+def _advance(stage, keys, params, state, inputs, recipe, first, count):
+    state = stage.advance(keys, params, state, inputs, recipe, first, count)
+    return _spread(state, len(keys))
+
+
+def _spread(state: Any, count: int) -> Any:
+    """A state with what has a row a picture split over the devices of the batch.
+
+    Left alone, XLA splits the first state otherwise than the next, and the program that
+    takes both is compiled twice.
+    """
+
+    def one(a):
+        rows = a.ndim > 0 and a.shape[0] == count
+        return layers.constrain(a, "batch", *[None] * (a.ndim - 1)) if rows else a
+
+    return jax.tree.map(one, state)
 
 
 def slice_length(steps: int, slices: int = 10) -> int:
