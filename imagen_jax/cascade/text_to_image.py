@@ -165,6 +165,8 @@ class TextToImage:
         Raises:
           ValueError: as `sample`, or if `begun` has stages that this cascade lacks.
         """
+        if frames < 0:
+            raise ValueError(f"sample: frames must be >= 0, got {frames}.")
         names = self.stage_names
         until = names[-1] if until is None else until
         if unknown := {until, *begun.stage_names} - set(names):

@@ -132,9 +132,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(args: argparse.Namespace) -> dict:
     """The sampling settings that were given, as `TextToImage.sample` takes them."""
-    names = ("recipe", "guidance", "steps", "threshold", "percentile", "aug_level")
+    from imagen_jax.cascade import settings
+
+    names = ("guidance", "steps", "threshold", "percentile", "aug_level")
     given = {name: getattr(args, name) for name in (*names, "solver", "grid")}
-    return {**given, **dict(args.others)}
+    recipe = settings.read(args.recipe) if args.recipe else None
+    return {"recipe": recipe, **given, **dict(args.others)}
 
 
 def numbers(kind: Callable):
@@ -243,7 +246,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     with bar() as progress:
         if args.begun:
             begun = picture_files.read(args.begun, model.stage_names)
-            options["recipe"] = args.recipe or begun.settings
+            options["recipe"] = options["recipe"] or begun.settings
             samples = model.resume(begun, progress=progress, **options)
         else:
             warn_of_unknown(model, args)
