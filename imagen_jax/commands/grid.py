@@ -121,7 +121,7 @@ def write(args: argparse.Namespace, axes: tuple, grid: list, cells: list, out) -
     (out / "grid.json").write_text(json.dumps(settings, indent=2) + "\n")
     if not cells:
         return
-    fixed = {"seed": args.seed, **sample.settings_of(args)}
+    fixed = {"seed": args.seed, **sample.settings_of(args), "recipe": args.recipe}
     for name in (x.name, y.name):
         fixed.pop(name, None)
     given = ", ".join(f"{k} {v}" for k, v in fixed.items() if v is not None)
