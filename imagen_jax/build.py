@@ -110,6 +110,7 @@ def make_stage(config: Config) -> stage.Stage:
         text_dim=module.d_model,
         text_length=config.text.length,
         encoder=module,
+        unmasked=config.text.get("unmasked", False),
         weight=losses.by_name(diffusion.weight),
         stratified=diffusion.stratified,
         text_drop=diffusion.text_drop,

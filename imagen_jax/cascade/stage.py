@@ -68,6 +68,7 @@ class Stage:
       text_dim, text_length: of the text embedding; 0 for a stage without text.
       encoder: the frozen text encoder (ids, mask) -> values used in `loss`; None
         when batches bring embeddings.
+      unmasked: of the encoder's output in `loss`, as `TextEncoder.unmasked`.
       weight: the loss weighting (level, parameterization) -> [B].
       stratified: spread the batch's times evenly instead of drawing each alone.
       text_drop: share of training examples whose text is replaced by the null.
@@ -98,6 +99,7 @@ class Stage:
     text_dim: int = 0
     text_length: int = 0
     encoder: text_encoder.TextNetwork | None = None
+    unmasked: bool = False
     weight: losses.Weight = losses.uniform
     stratified: bool = False
     text_drop: float = 0.1
@@ -195,10 +197,13 @@ class Stage:
                 f"Stage {self.name}: batches must bring text_values, or the stage an "
                 "encoder."
             )
-        values: Any = self.encoder.apply(
-            {"params": frozen}, batch["tokens"], batch["mask"]
+        return text_encoder.embed(
+            self.encoder,
+            frozen,
+            batch["tokens"],
+            batch["mask"],
+            unmasked=self.unmasked,
         )
-        return text_encoder.TextEmbedding(values, batch["mask"])
 
     def condition(
         self,

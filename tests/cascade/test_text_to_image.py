@@ -1,13 +1,11 @@
 import dataclasses
 import io
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from imagen_jax import partitioning
-from imagen_jax.cascade import cascade, text_to_image
+from imagen_jax.cascade import cascade
 
 
 def test_a_picture_does_not_depend_on_what_is_drawn_beside_it(model):
@@ -84,24 +82,3 @@ def test_a_grid_of_a_table_needs_a_table(model):
     with pytest.raises(ValueError, match="steps of a discrete schedule"):
         model.sample(["a red cat"], grid="smart27")
     assert [r.steps for r in model.recipes_with(grid="smart27")] == [27, 27]
-
-
-def test_one_stage_is_resident_where_memory_is_short():
-    sharding = partitioning.replicated(partitioning.make_mesh())
-    reads = []
-
-    def reader(i):
-        return lambda: reads.append(i) or {"a": np.zeros(100, np.float32)}
-
-    def held(limit):
-        placed = text_to_image.Placed([reader(0), reader(1)], sharding, limit)
-        first = placed[0]["a"]
-        assert isinstance(first, jax.Array) and placed[1]["a"].sharding == sharding
-        return len(placed._placed), placed
-
-    assert held(800)[0] == 2
-    count, placed = held(799)
-    assert count == 1
-    reads.clear()
-    placed[1], placed[0]
-    assert reads == [0]
