@@ -29,7 +29,14 @@ from imagen_jax.data import (
     sprites,
     tasks,
 )
-from imagen_jax.diffusion import grids, losses, noise, prediction, schedules
+from imagen_jax.diffusion import (
+    grids,
+    guidance_weights,
+    losses,
+    noise,
+    prediction,
+    schedules,
+)
 from imagen_jax.evaluation import composition, detection, grid, scorer_suite
 from imagen_jax.models import (
     bert,
@@ -130,6 +137,9 @@ def make_recipe(config: Config) -> recipe.SamplingRecipe:
     values = dict(config.sampling)
     values["solver"] = recipe.make_solver(**values["solver"])
     values["grid"] = grids.by_name(values.get("grid", "uniform"))
+    values["guidance_schedule"] = guidance_weights.by_name(
+        values.get("guidance_schedule", "constant")
+    )
     return constructing.construct(recipe.SamplingRecipe, "sampling", values)
 
 

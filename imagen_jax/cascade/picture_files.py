@@ -44,6 +44,8 @@ def png(samples: Samples, stage: int = -1, picture: int = 0) -> bytes:
         "seed": samples.seeds[picture],
         "stage": samples.stage_names[stage],
     }
+    if samples.negatives[picture]:
+        told["negative"] = samples.negatives[picture]
     text = PngImagePlugin.PngInfo()
     text.add_itxt(KEY, json.dumps(told))
     buffer = io.BytesIO()
@@ -130,10 +132,13 @@ def read(paths: Sequence[str | pathlib.Path], stage_names: Sequence[str]) -> Sam
                 )
     pictures: dict[tuple, dict[str, np.ndarray]] = {}
     for _, other, picture in found:
-        row = other["prompt"], other["seed"], other["number"]
+        row = (
+            *(other[name] for name in ("prompt", "seed", "number")),
+            other.get("negative", ""),
+        )
         pictures.setdefault(row, {})[other["stage"]] = picture
     names, stages = _prefixes(list(pictures.values()), stage_names)
-    prompts, seeds, numbers = zip(*pictures, strict=True)
+    prompts, seeds, numbers, negatives = zip(*pictures, strict=True)
     return Samples(
         prompts,
         stages,
@@ -143,6 +148,7 @@ def read(paths: Sequence[str | pathlib.Path], stage_names: Sequence[str]) -> Sam
         model=told.get("model", ""),
         settings=tuple(told.get("stages", ())),
         complete=False,
+        negatives=negatives,
     )
 
 

@@ -164,6 +164,12 @@ class Stage:
         """Boxed Linen parameters (`flax.linen.unbox` gives the arrays)."""
         return self.network.init(key, *self.example_inputs())["params"]
 
+    def init_drawing(self, key: Key[Array, ""]) -> Params:
+        """Boxed parameters as drawing takes them: with a weaker model, of both."""
+        if self.weak is None:
+            return self.init(key)
+        return self.init(key), self.weak.init(key)
+
     def output(
         self,
         params: Params,

@@ -18,6 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--num", type=int, help="pictures of each prompt (default 1)")
     parser.add_argument("--seed", type=int, help="of the noise (default 0)")
+    parser.add_argument(
+        "--negative",
+        metavar="PROMPT",
+        help="what guidance leads away from, in place of the model's own null",
+    )
+    parser.add_argument(
+        "--interpolate",
+        type=int,
+        metavar="N",
+        help="draw N pictures on the way from the first of two prompts to the second",
+    )
     add_settings(parser)
     parser.add_argument(
         "--until", metavar="STAGE", help="the last stage to draw; --from goes on"
@@ -53,6 +64,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--model", help='"emoji" (default), a model directory, or hf://ORG/NAME'
     )
     parser.add_argument(
+        "--guide",
+        metavar="MODEL",
+        help="a weaker model with the same text encoder, for --autoguidance",
+    )
+    parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
         help="of the stages' networks (default: as each was trained)",
@@ -81,10 +97,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--guidance",
-        type=numbers(float),
-        help="classifier-free guidance weight w, 1 is off; one value, or one for each "
-        "stage with commas: 5,3,1",
+        type=numbers(weight),
+        help='classifier-free guidance weight w; 1 is the conditional model, "off" that '
+        "at half the cost; one value, or one for each stage with commas: 5,3,off",
     )
+    add_guidance(parser)
     parser.add_argument(
         "--steps", type=numbers(int), help="network calls; one value or one for each"
     )
@@ -130,6 +147,37 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_guidance(parser: argparse.ArgumentParser) -> None:
+    """Declare how the guidance is; each one value, or one for each stage."""
+    parser.add_argument(
+        "--guidance-schedule",
+        type=numbers(str),
+        help="of w along the run: constant, linear:BEGIN or oscillating:LOW:FIRST",
+    )
+    parser.add_argument(
+        "--guidance-interval",
+        type=pairs("guidance_low", "guidance_high"),
+        metavar="LOW:HIGH",
+        help="guide only where sigma / alpha is in it, at half the cost elsewhere",
+    )
+    parser.add_argument(
+        "--guidance-rescale",
+        type=numbers(weight),
+        help="phi in [0, 1], how far x keeps the contrast of the conditional model's",
+    )
+    parser.add_argument(
+        "--apg",
+        type=pairs("apg_eta", "apg_norm"),
+        metavar="ETA:NORM",
+        help="adaptive projected guidance; 0:off has no bound of the norm",
+    )
+    parser.add_argument(
+        "--autoguidance",
+        type=numbers(weight),
+        help="weight of leading away from the model of --guide",
+    )
+
+
 def settings_of(args: argparse.Namespace) -> dict:
     """The sampling settings that were given, as `TextToImage.sample` takes them."""
     from imagen_jax.cascade import settings
@@ -137,7 +185,10 @@ def settings_of(args: argparse.Namespace) -> dict:
     names = ("guidance", "steps", "threshold", "percentile", "aug_level")
     given = {name: getattr(args, name) for name in (*names, "solver", "grid")}
     recipe = settings.read(args.recipe) if args.recipe else None
-    return {"recipe": recipe, **given, **dict(args.others)}
+    for name in ("guidance_schedule", "guidance_rescale", "autoguidance"):
+        given[name] = getattr(args, name)
+    both = {**(args.guidance_interval or {}), **(args.apg or {})}
+    return {"recipe": recipe, **given, **both, **dict(args.others)}
 
 
 def numbers(kind: Callable):
@@ -148,6 +199,23 @@ def numbers(kind: Callable):
         return values[0] if len(values) == 1 else values
 
     parse.__name__ = f"{kind.__name__} (or several with commas)"
+    return parse
+
+
+def weight(text: str):
+    """A number, or "off"."""
+    return text if text == "off" else float(text)
+
+
+def pairs(*names: str) -> Callable[[str], dict]:
+    """Parse "0.3:3" or "0.3:3,off:off" into two settings, each as `numbers` has it."""
+
+    def parse(text: str):
+        both = [[weight(v) for v in part.split(":")] for part in text.split(",")]
+        columns = zip(names, zip(*both, strict=True), strict=True)
+        return {n: tuple(c) if len(c) > 1 else c[0] for n, c in columns}
+
+    parse.__name__ = "two numbers with a colon (or several with commas)"
     return parse
 
 
@@ -182,10 +250,11 @@ def load(args: argparse.Namespace, model: str | None = None):
     """The model of the flags."""
     from imagen_jax import loading
 
-    batch = args.batch
-    return loading.load(
-        args.model or model or "emoji", args.dtype, batch=batch, mesh=args.mesh
-    )
+    fields = {"batch": args.batch, "mesh": args.mesh}
+    found = loading.load(args.model or model or "emoji", args.dtype, **fields)
+    if args.guide:
+        return found.guided_by(loading.load(args.guide, args.dtype, **fields))
+    return found
 
 
 def writable(folder: str) -> pathlib.Path:
@@ -251,7 +320,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         else:
             warn_of_unknown(model, args)
             samples = model.sample(
-                args.prompts,
+                between(args.prompts, args.interpolate),
+                negative=args.negative or "",
                 num=1 if args.num is None else args.num,
                 seed=args.seed or 0,
                 progress=progress,
@@ -280,8 +350,31 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(
             "--from: prompts, --num and --seed are in the files; leave them out."
         )
+    if args.begun and (args.negative or args.interpolate):
+        raise ValueError(
+            "--from: the files hold --negative and what lies between prompts; leave "
+            "--negative and --interpolate out."
+        )
     if not args.begun and not args.prompts:
         raise ValueError("sample: at least one prompt is required; describe a picture.")
+
+
+def between(prompts: list[str], count: int | None) -> list[str]:
+    """`count` prompts from the first to the second; without a count the prompts.
+
+    Raises:
+      ValueError: unless there are two prompts, and both ends are drawn.
+    """
+    from imagen_jax.text import mixtures
+
+    if count is None:
+        return prompts
+    if len(prompts) != 2 or count < 2:
+        raise ValueError(
+            "--interpolate: two prompts and at least 2 pictures are required, got "
+            f"{len(prompts)} and {count}."
+        )
+    return mixtures.way(*prompts, count)
 
 
 def warn_of_unknown(model, args: argparse.Namespace) -> None:
