@@ -98,8 +98,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guidance",
         type=numbers(weight),
-        help='classifier-free guidance weight w; 1 is the conditional model, "off" that '
-        "at half the cost; one value, or one for each stage with commas: 5,3,off",
+        help='classifier-free guidance weight w; 1 is the conditional model, "off" '
+        "that at half the cost; one value, or one for each stage with commas: 5,3,off",
     )
     add_guidance(parser)
     parser.add_argument(
