@@ -207,13 +207,15 @@ def weight(text: str):
     return text if text == "off" else float(text)
 
 
-def pairs(*names: str) -> Callable[[str], dict]:
+def pairs(first: str, second: str) -> Callable[[str], dict]:
     """Parse "0.3:3" or "0.3:3,off:off" into two settings, each as `numbers` has it."""
 
     def parse(text: str):
         both = [[weight(v) for v in part.split(":")] for part in text.split(",")]
-        columns = zip(names, zip(*both, strict=True), strict=True)
-        return {n: tuple(c) if len(c) > 1 else c[0] for n, c in columns}
+        if any(len(pair) != 2 for pair in both):
+            raise ValueError
+        found = {first: [a for a, _ in both], second: [b for _, b in both]}
+        return {n: tuple(v) if len(v) > 1 else v[0] for n, v in found.items()}
 
     parse.__name__ = "two numbers with a colon (or several with commas)"
     return parse
@@ -374,7 +376,7 @@ def between(prompts: list[str], count: int | None) -> list[str]:
             "--interpolate: two prompts and at least 2 pictures are required, got "
             f"{len(prompts)} and {count}."
         )
-    return mixtures.way(*prompts, count)
+    return mixtures.way(prompts[0], prompts[1], count)
 
 
 def warn_of_unknown(model, args: argparse.Namespace) -> None:
