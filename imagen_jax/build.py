@@ -29,7 +29,14 @@ from imagen_jax.data import (
     sprites,
     tasks,
 )
-from imagen_jax.diffusion import grids, losses, noise, prediction, schedules
+from imagen_jax.diffusion import (
+    grids,
+    guidance_weights,
+    losses,
+    noise,
+    prediction,
+    schedules,
+)
 from imagen_jax.evaluation import composition, detection, grid, scorer_suite
 from imagen_jax.models import (
     bert,
@@ -110,6 +117,7 @@ def make_stage(config: Config) -> stage.Stage:
         text_dim=module.d_model,
         text_length=config.text.length,
         encoder=module,
+        unmasked=config.text.get("unmasked", False),
         weight=losses.by_name(diffusion.weight),
         stratified=diffusion.stratified,
         text_drop=diffusion.text_drop,
@@ -131,6 +139,9 @@ def make_recipe(config: Config) -> recipe.SamplingRecipe:
     named = values.get("grid", "uniform")
     named = {"name": named} if isinstance(named, str) else named
     values["grid"] = grids.by_name(**named)
+    values["guidance_schedule"] = guidance_weights.by_name(
+        values.get("guidance_schedule", "constant")
+    )
     return constructing.construct(recipe.SamplingRecipe, "sampling", values)
 
 

@@ -11,13 +11,39 @@ from imagen_jax.cascade import images
 from imagen_jax.cascade.recipe import SamplingRecipe
 from imagen_jax.cascade.request import Request
 from imagen_jax.cascade.stage import Stage
+from imagen_jax.models import layers
 from imagen_jax.types import Array, Float, Key
 
 # Called with (stage, steps done, steps of this stage, the picture as it stands).
 Progress = Callable[[Stage, int, int, Array], None]
 
-_start = jax.jit(Stage.start, static_argnums=(0, 4))
-_advance = jax.jit(Stage.advance, static_argnums=(0, 7))
+_stage_keys = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _start(stage, keys, request, recipe, size):
+    state, inputs = stage.start(keys, request, recipe, size)
+    return _spread(state, len(keys)), inputs
+
+
+@partial(jax.jit, static_argnums=(0, 7))
+def _advance(stage, keys, params, state, inputs, recipe, first, count):
+    state = stage.advance(keys, params, state, inputs, recipe, first, count)
+    return _spread(state, len(keys))
+
+
+def _spread(state: Any, count: int) -> Any:
+    """A state with what has a row a picture split over the devices of the batch.
+
+    Left alone, XLA splits the first state otherwise than the next, and the program that
+    takes both is compiled twice.
+    """
+
+    def one(a):
+        rows = a.ndim > 0 and a.shape[0] == count
+        return layers.constrain(a, "batch", *[None] * (a.ndim - 1)) if rows else a
+
+    return jax.tree.map(one, state)
 
 
 def slice_length(steps: int, slices: int = 10) -> int:
@@ -76,23 +102,51 @@ class Cascade:
             self.stages[i].sampler(recipes[i]).check()
         drawn = []
         for i in range(first, len(self.stages)):
-            stage, recipe = self.stages[i], recipes[i]
-            stage_keys = jax.vmap(partial(jax.random.fold_in, data=i))(keys)
-            size = (stage.resolution, stage.resolution)
-            state, inputs = _start(stage, stage_keys, request, recipe, size)
-            tree, count = params[i], slice_length(recipe.steps)
-            for step in range(0, recipe.steps, count):
-                state = _advance(
-                    stage, stage_keys, tree, state, inputs, recipe, step, count
-                )
-                if progress is not None:
-                    progress(stage, step + count, recipe.steps, state.x)
+            x = self.draw(i, keys, params[i], request, recipes[i], progress=progress)
             # The next stage sees what a file of this picture would hold.
-            drawn.append(images.to_float(images.to_uint8(state.x)))
+            drawn.append(images.to_float(images.to_uint8(x)))
             request = dataclasses.replace(request, low_res=drawn[-1])
-            # Else this stage's parameters would stay while the next one's come.
-            del tree
         return drawn
+
+    def draw(
+        self,
+        i: int,
+        keys: Key[Array, " B"],
+        params: Any,
+        request: Request,
+        recipe: SamplingRecipe,
+        *,
+        slices: int = 10,
+        progress: Progress | None = None,
+    ) -> Float[Array, "B H W C"]:
+        """Draw with stage `i` alone.
+
+        Args:
+          i: index of the stage.
+          keys: one a picture, the same at all stages.
+          params: the stage's tree.
+          request: what to draw, with the low-resolution pictures that it starts from.
+          recipe: the stage's.
+          slices: calls of the compiled program, at least, where there are that many
+            steps.
+          progress: called after every slice of steps.
+
+        Returns:
+          The pictures as the last step predicts them, not clipped.
+        """
+        stage = self.stages[i]
+        recipe.check()
+        size = (stage.resolution, stage.resolution)
+        stage_keys = _stage_keys(keys, i)
+        state, inputs = _start(stage, stage_keys, request, recipe, size)
+        count = slice_length(recipe.steps, slices)
+        for step in range(0, recipe.steps, count):
+            state = _advance(
+                stage, stage_keys, params, state, inputs, recipe, step, count
+            )
+            if progress is not None:
+                progress(stage, step + count, recipe.steps, state.x)
+        return state.x
 
     def _stage_from(self, size: int) -> int:
         for i, stage in enumerate(self.stages):

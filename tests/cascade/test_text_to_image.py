@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagen_jax import partitioning
-from imagen_jax.cascade import cascade, text_to_image
+from imagen_jax.cascade import cascade, picture_files
 
 
 def test_a_picture_does_not_depend_on_what_is_drawn_beside_it(model):
@@ -86,22 +85,63 @@ def test_a_grid_of_a_table_needs_a_table(model):
     assert [r.steps for r in model.recipes_with(grid="smart27")] == [27, 27]
 
 
-def test_one_stage_is_resident_where_memory_is_short():
-    sharding = partitioning.replicated(partitioning.make_mesh())
-    reads = []
+def test_a_negative_prompt_leads_elsewhere_and_is_kept_in_files(model, tmp_path):
+    led = model.sample(["a red cat"], negative="a dog", until="base")
+    free = model.sample(["a red cat"], until="base")
+    assert (led.images != free.images).any()
+    picture_files.save(led, tmp_path)
+    begun = picture_files.read([tmp_path], model.stage_names)
+    assert begun.negatives == ("a dog",)
+    again = dataclasses.replace(begun, stages=(), stage_names=())
+    redrawn = model.resume(again, until="base").images
+    np.testing.assert_array_equal(redrawn, led.images)
 
-    def reader(i):
-        return lambda: reads.append(i) or {"a": np.zeros(100, np.float32)}
 
-    def held(limit):
-        placed = text_to_image.Placed([reader(0), reader(1)], sharding, limit)
-        first = placed[0]["a"]
-        assert isinstance(first, jax.Array) and placed[1]["a"].sharding == sharding
-        return len(placed._placed), placed
+def test_a_negative_prompt_without_guidance_is_refused(model):
+    with pytest.raises(ValueError, match="set guidance above 1"):
+        model.sample(["a"], negative="b", guidance="off")
+    with pytest.raises(ValueError, match="one text, or one for each of the 1 prompts"):
+        model.sample(["a"], negative=["b", "c"])
+    with pytest.raises(ValueError, match="an empty one among others"):
+        model.sample(["a", "b"], negative=["c", ""])
 
-    assert held(800)[0] == 2
-    count, placed = held(799)
-    assert count == 1
-    reads.clear()
-    placed[1], placed[0]
-    assert reads == [0]
+
+def test_interpolation_goes_from_one_prompt_to_another(model):
+    way = model.interpolate("a red cat", "a dog", steps=3, until="base")
+    ends = model.sample(["a red cat", "a dog", "a dog"], until="base").images
+    found, ends = way.images.astype(int), ends.astype(int)
+    assert np.abs(found[[0, 2]] - ends[:2]).max() <= 1
+    assert min(np.abs(found[1] - end).max() for end in ends) > 1
+    assert way.prompts[1] == "a red cat ~> a dog @ 0.5"
+
+
+def test_a_model_guided_by_itself_is_itself(model):
+    paired = model.guided_by(model)
+    # Beside the base's own weight, so that what it equals is compiled already.
+    led = paired.sample(["a red cat"], autoguidance=3.0, until="base").images
+    free = model.sample(["a red cat"], until="base").images
+    assert np.abs(led.astype(int) - free).max() <= 1
+    with pytest.raises(ValueError, match="stage base has no weaker model"):
+        model.sample(["a"], autoguidance=2.0)
+
+
+def test_another_text_encoder_or_other_sizes_cannot_guide(model):
+    other = dataclasses.replace(
+        model, text_params=lambda: jax.tree.map(lambda a: a + 1, model.text_params())
+    )
+    with pytest.raises(ValueError, match="the same text encoder"):
+        model.guided_by(other)
+    only = dataclasses.replace(
+        model,
+        cascade=cascade.Cascade(stages=model.cascade.stages[1:]),
+        params=model.params[1:],
+        recipes=model.recipes[1:],
+    )
+    base = dataclasses.replace(
+        model,
+        cascade=cascade.Cascade(stages=model.cascade.stages[:1]),
+        params=model.params[:1],
+        recipes=model.recipes[:1],
+    )
+    with pytest.raises(ValueError, match=r"of \[16\] px is required, got \[8\] px"):
+        only.guided_by(base)
