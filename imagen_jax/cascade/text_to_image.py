@@ -94,6 +94,7 @@ class TextToImage:
         until: str | None = None,
         frames: int = 0,
         progress: Progress | bool | None = None,
+        given: Request | None = None,
         **settings: Any,
     ) -> Samples:
         """Draw `num` pictures of each prompt.
@@ -111,6 +112,8 @@ class TextToImage:
           progress: True for a progress bar, False for none, by default one where a
             person is at work; or a function called with a `Moment` after every few
             steps. If it raises `Stop`, what is done is returned.
+          given: what is asked beside the prompts, one row for all pictures: with
+            `low_res` [1, h, w, 3] drawing begins at the stage that takes its size.
           **settings: as in `recipes_with`.
 
         Returns:
@@ -134,17 +137,22 @@ class TextToImage:
             seeds=(seed,) * num * len(prompts),
         )
         return self.resume(
-            begun, until=until, frames=frames, progress=progress, **settings
+            begun,
+            until=until,
+            frames=frames,
+            progress=progress,
+            given=given,
+            **settings,
         )
 
     def resume(
         self,
         begun: Samples,
         *,
-        request: Request | None = None,
         until: str | None = None,
         frames: int = 0,
         progress: Progress | bool | None = None,
+        given: Request | None = None,
         **settings: Any,
     ) -> Samples:
         """Draw what is lacking: after `until`, after `Stop`, or from saved pictures.
@@ -153,10 +161,10 @@ class TextToImage:
 
         Args:
           begun: from `sample`, or from PNGs (`picture_files.read`).
-          request: what is asked beside the prompts, host arrays, one row a picture.
           until: as in `sample`.
           frames: as in `sample`.
           progress: as in `sample`.
+          given: as in `sample`.
           **settings: as in `recipes_with`; what `begun` was drawn with does not count.
 
         Returns:
@@ -174,7 +182,6 @@ class TextToImage:
                 f"sample: stages must be among {list(names)}, got {sorted(unknown)}."
             )
         recipes = self.recipes_with(**settings)
-        request = self._embedded(begun.prompts, request or Request())
         begun = dataclasses.replace(
             begun, model=self.name, settings=self.plain(recipes)
         )
@@ -185,7 +192,8 @@ class TextToImage:
                 mesh=self.resident.mesh,
                 recipes=recipes,
                 batch=self.batches,
-                request=request,
+                request=self._embedded(begun.prompts),
+                given=given or Request(),
                 frames=frames,
                 progress=report,
             ).go_on(begun, names.index(until))
@@ -259,7 +267,7 @@ class TextToImage:
             partitioning.make_mesh(self.mesh),
         )
 
-    def _embedded(self, prompts: Sequence[str], request: Request) -> Request:
+    def _embedded(self, prompts: Sequence[str]) -> Request:
         null = any(s.null_text == "empty_prompt" for s in self.cascade.stages)
         # In one call with the prompts, so that the encoder is compiled once.
         found = self.embed([*prompts, *[""] * null])
@@ -267,7 +275,7 @@ class TextToImage:
         text = jax.tree.map(lambda a: a[:count], found)
         if null:
             empty = jax.tree.map(lambda a: np.repeat(a[count:], count, axis=0), found)
-        return dataclasses.replace(request, text=text, empty=empty)
+        return Request(text=text, empty=empty)
 
 
 def _shown(progress: Progress | bool | None):
