@@ -62,13 +62,15 @@ def test_chosen_files_are_taken_alone(tmp_path):
 
 
 def test_more_than_999_pictures_stay_in_order(tmp_path):
-    many = samples.Samples(
-        tuple(map(str, range(1002))),
-        (np.zeros((1002, 1, 1, 3), np.uint8),),
-        ("base",),
-    )
-    picture_files.save(many, tmp_path)
-    assert picture_files.read([tmp_path], NAMES).prompts == many.prompts
+    base = picture_files.save(drawn(up=0), tmp_path)
+    for path, place in zip(base, ("1000", "999", "1001"), strict=True):
+        path.rename(tmp_path / f"{place}_base_8.png")
+    read = picture_files.read([tmp_path], NAMES)
+    assert list(zip(read.prompts, read.numbers, strict=True)) == [
+        ("a", 1),
+        ("a", 0),
+        ("b", 0),
+    ]
 
 
 def test_what_cannot_be_gone_on_from_is_named(tmp_path):
