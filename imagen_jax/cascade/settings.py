@@ -26,7 +26,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "grid": grids.by_name,
 }
 # What a recipe file may hold beside the stages, as a run writes it.
-RECORDED = ("imagen_jax", "model", "seed", "files", "complete")
+RECORDED = ("imagen_jax", "model", "pictures", "files", "complete")
 
 
 def changed(recipes: Recipes, settings: Mapping[str, Any]) -> Recipes:
