@@ -1,19 +1,16 @@
 """A trained cascade with its text encoder: prompts in, pictures out."""
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 
 from imagen_jax import partitioning
-from imagen_jax.cascade import drawing, placing, settings
+from imagen_jax.cascade import drawing, placing, progress_bar, settings
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.drawing import Moment, Progress, Stop
 from imagen_jax.cascade.recipe import SamplingRecipe
@@ -185,7 +182,7 @@ class TextToImage:
         begun = dataclasses.replace(
             begun, model=self.name, settings=self.plain(recipes)
         )
-        with _shown(progress) as report:
+        with progress_bar.shown(progress) as report:
             return drawing.Drawing(
                 cascade=self.cascade,
                 params=lambda i: self.resident[TEXT + 1 + i],
@@ -276,26 +273,3 @@ class TextToImage:
         if null:
             empty = jax.tree.map(lambda a: np.repeat(a[count:], count, axis=0), found)
         return Request(text=text, empty=empty)
-
-
-def _shown(progress: Progress | bool | None):
-    """A context whose value is told of the progress, or None."""
-    if callable(progress):
-        return contextlib.nullcontext(progress)
-    if progress is None:
-        # In a notebook or at Python's prompt.
-        progress = hasattr(sys, "ps1") or "ipykernel" in sys.modules
-    return bar() if progress else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def bar() -> Iterator[Progress]:
-    """A progress bar as a `progress` callback."""
-    with tqdm.tqdm(desc="compiling", unit="step", dynamic_ncols=True) as shown:
-
-        def report(moment: Moment) -> None:
-            shown.total = moment.total
-            shown.set_description(moment.stage, refresh=False)
-            shown.update(moment.done - shown.n)
-
-        yield report
