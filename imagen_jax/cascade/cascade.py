@@ -14,6 +14,7 @@ from imagen_jax.cascade.stage import Stage
 from imagen_jax.models import layers
 from imagen_jax.types import Array, Float, Key
 
+Size = tuple[int, int]
 # Called with (stage, steps done, steps of this stage, the picture as it stands).
 Progress = Callable[[Stage, int, int, Array], None]
 
@@ -94,15 +95,14 @@ class Cascade:
         Returns:
           The pictures of every stage drawn, in [-1, 1], smallest first.
         """
-        first = 0
-        if request.low_res is not None:
-            first = self._stage_from(request.low_res.shape[1])
+        first, sizes = self.plan(request)
         for i in range(first, len(self.stages)):
-            recipes[i].check()
-            self.stages[i].sampler(recipes[i]).check()
+            self.check(i, recipes[i])
         drawn = []
-        for i in range(first, len(self.stages)):
-            x = self.draw(i, keys, params[i], request, recipes[i], progress=progress)
+        for i, size in enumerate(sizes, first):
+            x = self.draw(
+                i, keys, params[i], request, recipes[i], size=size, progress=progress
+            )
             # The next stage sees what a file of this picture would hold.
             drawn.append(images.to_float(images.to_uint8(x)))
             request = dataclasses.replace(request, low_res=drawn[-1])
@@ -116,6 +116,7 @@ class Cascade:
         request: Request,
         recipe: SamplingRecipe,
         *,
+        size: Size | None = None,
         slices: int = 10,
         progress: Progress | None = None,
     ) -> Float[Array, "B H W C"]:
@@ -127,6 +128,8 @@ class Cascade:
           params: the stage's tree.
           request: what to draw, with the low-resolution pictures that it starts from.
           recipe: the stage's.
+          size: (height, width); by default what the stage makes of its low-resolution
+            picture, or was made for.
           slices: calls of the compiled program, at least, where there are that many
             steps.
           progress: called after every slice of steps.
@@ -135,8 +138,12 @@ class Cascade:
           The pictures as the last step predicts them, not clipped.
         """
         stage = self.stages[i]
-        recipe.check()
-        size = (stage.resolution, stage.resolution)
+        if size is None:
+            size = (stage.resolution, stage.resolution)
+            if request.low_res is not None and stage.low_resolution is not None:
+                ratio = stage.resolution // stage.low_resolution
+                height, width = request.low_res.shape[1:3]
+                size = (height * ratio, width * ratio)
         stage_keys = _stage_keys(keys, i)
         state, inputs = _start(stage, stage_keys, request, recipe, size)
         count = slice_length(recipe.steps, slices)
@@ -148,11 +155,29 @@ class Cascade:
                 progress(stage, step + count, recipe.steps, state.x)
         return state.x
 
-    def _stage_from(self, size: int) -> int:
-        for i, stage in enumerate(self.stages):
-            if stage.low_resolution == size:
-                return i
-        known = [s.low_resolution for s in self.stages if s.low_resolution]
-        raise ValueError(
-            f"Cascade: low_res must be one of {known} px for these stages, got {size}."
-        )
+    def check(self, i: int, recipe: SamplingRecipe) -> None:
+        """Refuse, before anything is drawn, settings that stage `i` cannot draw with.
+
+        Raises:
+          ValueError: naming the setting.
+        """
+        recipe.check()
+        self.stages[i].sampler(recipe).check()
+
+    def plan(self, request: Request) -> tuple[int, tuple[Size, ...]]:
+        """Where drawing begins, and the (height, width) of each stage from there on.
+
+        Raises:
+          ValueError: for a low-resolution picture that no stage takes.
+        """
+        first = 0
+        if request.low_res is not None:
+            size = request.low_res.shape[1]
+            known = [stage.low_resolution for stage in self.stages]
+            if size not in known:
+                raise ValueError(
+                    f"Cascade: low_res must be one of {[n for n in known if n]} px for "
+                    f"these stages, got {size}."
+                )
+            first = known.index(size)
+        return first, tuple((s.resolution, s.resolution) for s in self.stages[first:])

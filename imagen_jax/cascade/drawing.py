@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from imagen_jax import partitioning
 from imagen_jax.cascade import images
-from imagen_jax.cascade.cascade import Cascade
+from imagen_jax.cascade.cascade import Cascade, Size
 from imagen_jax.cascade.recipe import SamplingRecipe
 from imagen_jax.cascade.request import Request
 from imagen_jax.cascade.samples import Samples
@@ -69,7 +69,8 @@ class Drawing:
       mesh: the devices, which share a chunk of pictures.
       recipes: one a stage.
       batch: the most pictures at once, one a stage.
-      request: host arrays, one row a picture.
+      request: the embedded prompts, host arrays, one row a picture.
+      given: what is asked beside them, one row for all pictures.
       frames: pictures of the denoising that are kept of each stage.
       progress: called after every few steps.
     """
@@ -80,6 +81,7 @@ class Drawing:
     recipes: Sequence[SamplingRecipe]
     batch: Sequence[int]
     request: Request
+    given: Request
     frames: int = 0
     progress: Progress | None = None
 
@@ -93,8 +95,13 @@ class Drawing:
           RuntimeError: if a device's memory is exceeded, saying what to lower.
         """
         names, count = [s.name for s in self.cascade.stages], len(begun.prompts)
-        first = names.index(begun.stage_names[0]) if begun.stages else 0
-        if first > 0 and len(begun.stages[0]) < count:
+        first, sizes = self.cascade.plan(self.given)
+        if begun.stages:
+            first = names.index(begun.stage_names[0])
+        for i in range(first, last + 1):
+            self.cascade.check(i, self.recipes[i])
+        alone = first > 0 and self.given.low_res is None
+        if alone and len(begun.stages[0]) < count:
             raise ValueError(
                 f"sample: to go on from stage {names[first]} each of the {count} "
                 f"pictures of it is required, got {len(begun.stages[0])}."
@@ -114,7 +121,8 @@ class Drawing:
                 below = None
                 if i > first:
                     below = [drawn[i - first - 1][row] for row in rows]
-                chunk = Chunk(self, i, rows, done, total)
+                size = sizes[0] if i == 0 else None
+                chunk = Chunk(self, i, rows, size, Span(done, total))
                 pictures = chunk.draw(begun, below)
                 drawn[i - first] += list(pictures)
                 films[i - first] |= dict(zip(rows, chunk.film(), strict=True))
@@ -130,6 +138,12 @@ class Drawing:
             complete=complete,
         )
 
+    def asked(self, rows: np.ndarray) -> Request:
+        """What is asked of some pictures."""
+        given = jax.tree.map(lambda a: np.repeat(a, len(rows), axis=0), self.given)
+        prompts = jax.tree.map(lambda a: a[rows], self.request)
+        return dataclasses.replace(given, text=prompts.text, empty=prompts.empty)
+
     def size(self, i: int, count: int) -> int:
         """Pictures of a chunk of stage `i`, a multiple of the devices that share it."""
         ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
@@ -141,15 +155,24 @@ class Drawing:
             yield range(start, min(start + size, count))
 
 
+class Span(NamedTuple):
+    """Steps done before a chunk, and in all."""
+
+    done: int
+    total: int
+
+
 class Chunk:
     """Some pictures of one stage, drawn at once.
 
     The last chunk of a stage is filled up with repeats, so that it compiles once.
     """
 
-    def __init__(self, drawing: Drawing, i: int, rows: range, done: int, total: int):
+    def __init__(
+        self, drawing: Drawing, i: int, rows: range, size: Size | None, span: Span
+    ):
         self._drawing, self._i, self._rows = drawing, i, rows
-        self._done, self._total = done, total
+        self._size, self._span = size, span
         self._frames: list[np.ndarray] = []
         self._step = 0
 
@@ -158,11 +181,12 @@ class Chunk:
 
         Args:
           begun: whose prompts, seeds and numbers are drawn.
-          below: the pictures that they start from, uint8 [h, w, 3] each.
+          below: the pictures that they start from, uint8 [h, w, 3] each; None for those
+            that are given, if any.
         """
         drawing, stage = self._drawing, self._drawing.cascade.stages[self._i]
-        size = drawing.size(self._i, len(begun.prompts))
-        places = np.resize(np.arange(len(self._rows)), size)
+        count = drawing.size(self._i, len(begun.prompts))
+        places = np.resize(np.arange(len(self._rows)), count)
         rows = np.asarray(self._rows)[places]
         split = partitioning.batch_sharding(drawing.mesh)
 
@@ -175,7 +199,7 @@ class Chunk:
                     put(np.asarray(begun.seeds, np.uint32)[rows]),
                     put(np.asarray(begun.numbers, np.uint32)[rows]),
                 )
-                request = put(jax.tree.map(lambda a: a[rows], drawing.request))
+                request = put(drawing.asked(rows))
                 if below is not None:
                     low_res = _to_float(put(np.stack(below)[places]))
                     request = dataclasses.replace(request, low_res=low_res)
@@ -185,6 +209,7 @@ class Chunk:
                     drawing.params(self._i),
                     request,
                     drawing.recipes[self._i],
+                    size=self._size,
                     slices=max(10, drawing.frames),
                     progress=self._report,
                 )
@@ -192,7 +217,7 @@ class Chunk:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            raise RuntimeError(exceeded(stage.name, size)) from error
+            raise RuntimeError(exceeded(stage.name, count)) from error
 
     def film(self) -> np.ndarray:
         """The kept frames of each picture: uint8 [R, F, H, W, 3]."""
@@ -206,8 +231,8 @@ class Chunk:
             stage=stage.name,
             step=step,
             steps=steps,
-            done=self._done + step,
-            total=self._total,
+            done=self._span.done + step,
+            total=self._span.total,
             rows=self._rows,
             x=x,
         )

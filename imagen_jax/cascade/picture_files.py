@@ -4,7 +4,7 @@ import io
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from imagen_jax.cascade.samples import Samples
 
 KEY = "imagen_jax"  # of the settings among a PNG's texts
 SETTINGS = "settings.json"
+ROW = ("prompt", "seed", "number", "negative")  # What one picture is.
 # What a PNG must tell for drawing to go on from it.
 NEEDED = {"prompt": str, "number": int, "seed": int, "stage": str}
 
@@ -79,13 +80,15 @@ def save(
             path = folder / f"{i:03d}_{name}_{size}.png"
             path.write_bytes(png(samples, k, i))
             files.append(path)
-            told = {"prompt": samples.prompts[i], "seed": samples.seeds[i]}
-            listed.append({"file": path.name, **told, "number": samples.numbers[i]})
-    seeds = sorted(set(samples.seeds))
+            listed.append({"file": path.name, "picture": i, "stage": name})
+    rows = zip(
+        *(samples.prompts, samples.seeds, samples.numbers, samples.negatives),
+        strict=True,
+    )
     written = {
         **common(samples),
-        "seed": seeds[0] if len(seeds) == 1 else seeds,
         "complete": samples.complete,
+        "pictures": [dict(zip(ROW, row, strict=True)) for row in rows],
         "files": listed,
     }
     (folder / SETTINGS).write_text(json.dumps(written, indent=2) + "\n")
@@ -101,8 +104,9 @@ def save(
 def read(paths: Sequence[str | pathlib.Path], stage_names: Sequence[str]) -> Samples:
     """Pictures that a run wrote, to go on from with `TextToImage.resume`.
 
-    They begin with the last stage that all pictures have; later stages are taken as far
-    as the first pictures have them, and drawn again behind.
+    They begin with the first stage that all pictures have; later stages are taken as
+    far as the first pictures have them, and drawn again behind. The pictures of a
+    folder with a `settings.json` are those listed there, drawn yet or not.
 
     Args:
       paths: PNGs, or folders of them, of one model and one set of settings.
@@ -111,14 +115,13 @@ def read(paths: Sequence[str | pathlib.Path], stage_names: Sequence[str]) -> Sam
     Raises:
       ValueError: naming a file that is no picture of such a run, or what differs.
     """
-    found = list(_found(paths))
-    if not found:
-        raise ValueError(
-            f"--from: no PNG of a run in {', '.join(map(str, paths))}; give a folder "
-            "that `imagen-jax sample` wrote, or its PNGs."
-        )
-    told = found[0][1]
-    for path, other, _ in found:
+    told = first_settings(paths)
+    pictures: dict[tuple, dict[str, np.ndarray]] = {}
+    for path in map(pathlib.Path, paths):
+        if (path / SETTINGS).is_file():
+            for row in _written(path)["pictures"]:
+                pictures.setdefault(_row(row), {})
+    for path, other, picture in _found(paths):
         if other["stage"] not in stage_names:
             raise ValueError(
                 f"--from: {path} is of stage {other['stage']!r}; the model's are "
@@ -127,16 +130,10 @@ def read(paths: Sequence[str | pathlib.Path], stage_names: Sequence[str]) -> Sam
         for name in ("model", "stages"):
             if other.get(name) != told.get(name):
                 raise ValueError(
-                    f"--from: {path} was drawn with another {name} entry than "
-                    f"{found[0][0]}; go on from one run at a time."
+                    f"--from: {path} was drawn with another {name} entry than what "
+                    f"comes before it; go on from one run at a time."
                 )
-    pictures: dict[tuple, dict[str, np.ndarray]] = {}
-    for _, other, picture in found:
-        row = (
-            *(other[name] for name in ("prompt", "seed", "number")),
-            other.get("negative", ""),
-        )
-        pictures.setdefault(row, {})[other["stage"]] = picture
+        pictures.setdefault(_row(other), {})[other["stage"]] = picture
     names, stages = _prefixes(list(pictures.values()), stage_names)
     prompts, seeds, numbers, negatives = zip(*pictures, strict=True)
     return Samples(
@@ -153,8 +150,36 @@ def read(paths: Sequence[str | pathlib.Path], stage_names: Sequence[str]) -> Sam
 
 
 def first_settings(paths: Sequence[str | pathlib.Path]) -> dict[str, Any]:
-    """What the first picture tells, such as its model; {} where there is none."""
-    return next((told for _, told, _ in _found(paths)), {})
+    """What the first folder's settings or the first PNG tell, such as the model.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    first = pathlib.Path(paths[0])
+    if (first / SETTINGS).is_file():
+        return _written(first)
+    for _, told, _ in _found(paths):
+        return told
+    raise ValueError(
+        f"--from: no PNG of a run in {', '.join(map(str, paths))}; give a folder that "
+        "`imagen-jax sample` wrote, or its PNGs."
+    )
+
+
+def _written(folder: pathlib.Path) -> dict[str, Any]:
+    """A folder's settings.json."""
+    path = folder / SETTINGS
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        names = [str(file["file"]) for file in told["files"]]
+        rows = [tuple(row[name] for name in ROW) for row in told["pictures"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"--from: {path} is damaged ({error!r}); give the PNGs themselves."
+        ) from error
+    if not rows or any(pathlib.Path(name).name != name for name in names):
+        raise ValueError(f"--from: {path} is damaged; give the PNGs themselves.")
+    return told
 
 
 def _prefixes(
@@ -162,6 +187,8 @@ def _prefixes(
 ) -> tuple[tuple[str, ...], tuple[np.ndarray, ...]]:
     """Names and pictures of the stages to go on from."""
     common_to_all = [name for name in stage_names if all(name in row for row in rows)]
+    if not all(rows):  # Some are not drawn at all: the run began with the first stage.
+        common_to_all = list(stage_names)
     if not common_to_all:
         raise ValueError(
             "--from: a stage that all pictures have is required; give the PNGs of one "
@@ -189,9 +216,12 @@ def _prefixes(
 def _found(paths: Sequence[str | pathlib.Path]) -> Iterable[tuple]:
     """(file, what it tells, its picture) of each picture, in the order of names."""
     for given in map(pathlib.Path, paths):
-        inside = given.is_dir()
-        files = given.glob("*.png") if inside else [given]
-        for path in sorted(files, key=lambda p: _place(p.name)):
+        inside, files = given.is_dir(), [given]
+        if (given / SETTINGS).is_file():
+            files = [given / file["file"] for file in _written(given)["files"]]
+        elif inside:
+            files = sorted(given.glob("*.png"), key=lambda p: _place(p.name))
+        for path in files:
             told = read_settings(path)
             if told is None:
                 if inside:
@@ -199,6 +229,10 @@ def _found(paths: Sequence[str | pathlib.Path]) -> Iterable[tuple]:
                 raise ValueError(f"--from: {path} is no PNG of `imagen-jax sample`.")
             with Image.open(path) as image:
                 yield path, told, np.asarray(image.convert("RGB"))
+
+
+def _row(told: Mapping[str, Any]) -> tuple:
+    return tuple(told.get(name, "") for name in ROW)
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -27,7 +27,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "guidance_schedule": guidance_weights.by_name,
 }
 # What a recipe file may hold beside the stages, as a run writes it.
-RECORDED = ("imagen_jax", "model", "seed", "files", "complete")
+RECORDED = ("imagen_jax", "model", "pictures", "files", "complete")
 
 
 def changed(recipes: Recipes, settings: Mapping[str, Any]) -> Recipes:
@@ -139,13 +139,16 @@ def made(field: str, own: Any, value: str | Mapping[str, Any]) -> Any:
     if not isinstance(name, str):
         raise ValueError(f"sample: {field} must have a name, got {dict(value)!r}.")
     part = PARTS[field](name)
-    known = list(kinds_of(part))
-    for key in rest:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise ValueError(f"sample: {field} {name!r} has no {key!r}{hint}")
-    return _replaced(part, rest)
+    fields = {key: rest.pop(key) for key in kinds_of(part) if key in rest}
+    try:
+        # What is no field, the name's maker may know.
+        part = PARTS[field](name, **rest)
+    except (TypeError, ValueError) as error:
+        known, key = list(kinds_of(part)), next(iter(rest))
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        raise ValueError(f"sample: {field} {name!r} has no {key!r}{hint}") from error
+    return _replaced(part, fields)
 
 
 def number(value: Any, kind: Any, name: str) -> Any:

@@ -1,19 +1,22 @@
 """A trained cascade with its text encoder: prompts in, pictures out."""
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 
 from imagen_jax import partitioning
-from imagen_jax.cascade import autoguidance, drawing, placing, settings
+from imagen_jax.cascade import (
+    autoguidance,
+    drawing,
+    placing,
+    progress_bar,
+    settings,
+)
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.drawing import Moment, Progress, Stop
 from imagen_jax.cascade.recipe import SamplingRecipe
@@ -95,6 +98,7 @@ class TextToImage:
         until: str | None = None,
         frames: int = 0,
         progress: Progress | bool | None = None,
+        given: Request | None = None,
         **settings: Any,
     ) -> Samples:
         """Draw `num` pictures of each prompt.
@@ -115,6 +119,8 @@ class TextToImage:
           progress: True for a progress bar, False for none, by default one where a
             person is at work; or a function called with a `Moment` after every few
             steps. If it raises `Stop`, what is done is returned.
+          given: what is asked beside the prompts, one row for all pictures: with
+            `low_res` [1, h, w, 3] drawing begins at the stage that takes its size.
           **settings: as in `recipes_with`.
 
         Returns:
@@ -145,7 +151,12 @@ class TextToImage:
             negatives=tuple(text for text in negatives for _ in range(num)),
         )
         return self.resume(
-            begun, until=until, frames=frames, progress=progress, **settings
+            begun,
+            until=until,
+            frames=frames,
+            progress=progress,
+            given=given,
+            **settings,
         )
 
     def interpolate(
@@ -177,10 +188,10 @@ class TextToImage:
         self,
         begun: Samples,
         *,
-        request: Request | None = None,
         until: str | None = None,
         frames: int = 0,
         progress: Progress | bool | None = None,
+        given: Request | None = None,
         **settings: Any,
     ) -> Samples:
         """Draw what is lacking: after `until`, after `Stop`, or from saved pictures.
@@ -189,10 +200,10 @@ class TextToImage:
 
         Args:
           begun: from `sample`, or from PNGs (`picture_files.read`).
-          request: what is asked beside the prompts, host arrays, one row a picture.
           until: as in `sample`.
           frames: as in `sample`.
           progress: as in `sample`.
+          given: as in `sample`.
           **settings: as in `recipes_with`; what `begun` was drawn with does not count.
 
         Returns:
@@ -211,18 +222,18 @@ class TextToImage:
             )
         recipes = self.recipes_with(**settings)
         self._check_guidance(recipes, begun)
-        request = self._embedded(begun, request or Request())
         begun = dataclasses.replace(
             begun, model=self.name, settings=self.plain(recipes)
         )
-        with _shown(progress) as report:
+        with progress_bar.shown(progress) as report:
             return drawing.Drawing(
                 cascade=self.cascade,
                 params=lambda i: self.resident[TEXT + 1 + i],
                 mesh=self.resident.mesh,
                 recipes=recipes,
                 batch=self.batches,
-                request=request,
+                request=self._embedded(begun),
+                given=given or Request(),
                 frames=frames,
                 progress=report,
             ).go_on(begun, names.index(until))
@@ -323,7 +334,7 @@ class TextToImage:
                 "stage is guided; set guidance above 1."
             )
 
-    def _embedded(self, begun: Samples, request: Request) -> Request:
+    def _embedded(self, begun: Samples) -> Request:
         null = any(s.null_text == "empty_prompt" for s in self.cascade.stages)
         count, led = len(begun.prompts), any(begun.negatives)
         # In one call, so that the encoder is compiled once.
@@ -334,27 +345,4 @@ class TextToImage:
         empty = None
         if null:
             empty = jax.tree.map(lambda a: np.repeat(a[-1:], count, axis=0), found)
-        return dataclasses.replace(request, text=text, empty=empty, negative=negative)
-
-
-def _shown(progress: Progress | bool | None):
-    """A context whose value is told of the progress, or None."""
-    if callable(progress):
-        return contextlib.nullcontext(progress)
-    if progress is None:
-        # In a notebook or at Python's prompt.
-        progress = hasattr(sys, "ps1") or "ipykernel" in sys.modules
-    return bar() if progress else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def bar() -> Iterator[Progress]:
-    """A progress bar as a `progress` callback."""
-    with tqdm.tqdm(desc="compiling", unit="step", dynamic_ncols=True) as shown:
-
-        def report(moment: Moment) -> None:
-            shown.total = moment.total
-            shown.set_description(moment.stage, refresh=False)
-            shown.update(moment.done - shown.n)
-
-        yield report
+        return Request(text=text, empty=empty, negative=negative)

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     values = (
         'NAME=VALUE,VALUE,... of a setting, "seed" or "prompt"; one value a stage with '
-        'colons, guidance=5:1:1,9:1:1; with "|" between values they may hold commas'
+        'slashes, guidance=5/1/1,9/1/1; with "|" between values they may hold commas'
     )
     parser.add_argument(
         "--x", type=axis, required=True, metavar="AXIS", help=f"across: {values}"
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def axis(text: str) -> tuple[str, tuple, tuple[str, ...]]:
-    """Parse "guidance=1,5:2:1" into (name, values, labels)."""
+    """Parse "guidance=1,5/2/1" into (name, values, labels)."""
     name, equals, rest = text.partition("=")
     name = name.strip().replace("-", "_")
     labels = tuple(v.strip() for v in rest.split("|" if "|" in rest else ","))
@@ -43,7 +43,7 @@ def axis(text: str) -> tuple[str, tuple, tuple[str, ...]]:
         return name, labels, labels
     if name == "seed":
         return name, tuple(int(label) for label in labels), labels
-    parts = [[sample.value(v) for v in label.split(":")] for label in labels]
+    parts = [[sample.value(v) for v in label.split("/")] for label in labels]
     return name, tuple(v[0] if len(v) == 1 else tuple(v) for v in parts), labels
 
 

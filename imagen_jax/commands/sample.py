@@ -291,9 +291,9 @@ def stoppable() -> Iterator[Callable[[], bool]]:
 @contextlib.contextmanager
 def bar() -> Iterator:
     """A progress bar as a `progress` callback; Ctrl-C stops, and keeps what is done."""
-    from imagen_jax.cascade import text_to_image
+    from imagen_jax.cascade import progress_bar, text_to_image
 
-    with stoppable() as asked, text_to_image.bar() as report:
+    with stoppable() as asked, progress_bar.bar() as report:
 
         def progress(moment) -> None:
             report(moment)

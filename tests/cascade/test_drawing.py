@@ -4,10 +4,11 @@ import dataclasses
 import logging
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.cascade import cascade, drawing, text_to_image
+from imagen_jax.cascade import cascade, drawing, images, request, text_to_image
 from tests import tiny_cascade
 
 PROMPTS = ["a red cat", "two dogs", "a tree"]
@@ -117,6 +118,16 @@ def test_a_later_stage_alone_must_have_all_pictures(model, whole):
     up = dataclasses.replace(whole, stages=(whole.images[:3],), stage_names=("up",))
     with pytest.raises(ValueError, match="each of the 12 pictures"):
         model.resume(up)
+
+
+def test_drawing_begins_at_the_stage_that_takes_a_given_picture(model, whole):
+    """One picture for all prompts, as the base might have drawn it."""
+    given = request.Request(low_res=images.to_float(jnp.asarray(whole.stages[0][:1])))
+    drawn = model.sample(PROMPTS[:1], num=3, seed=3, given=given)
+    assert drawn.stage_names == ("up",) and drawn.images.shape == (3, 16, 16, 3)
+    # The first has the noise, too, of the picture that the base drew.
+    assert np.abs(drawn.images[0].astype(int) - whole.images[0]).max() <= 1
+    assert (drawn.images[1] != drawn.images[0]).any()
 
 
 def test_memory_that_is_exceeded_names_the_number_to_lower(model, monkeypatch):

@@ -37,14 +37,21 @@ def test_files_hold_what_was_drawn_and_how(tmp_path):
     assert told["prompt"] == "a" and told["number"] == 1 and told["seed"] == 5
     assert told["stage"] == "up" and told["stages"] == list(STAGES)
     settings = json.loads((tmp_path / "settings.json").read_text())
-    assert settings["stages"] == list(STAGES) and settings["seed"] == [5, 6]
+    assert settings["stages"] == list(STAGES)
+    assert settings["pictures"][2] == {"prompt": "b", "seed": 6, "number": 0}
+    assert settings["files"][3] == {
+        "file": "000_up_16.png",
+        "picture": 0,
+        "stage": "up",
+    }
     assert settings["complete"] is False and len(settings["files"]) == 5
     assert (tmp_path / "sheet.png").is_file()
 
 
-@pytest.mark.parametrize("up", [0, 2, 3])
-def test_what_was_written_is_read_back(tmp_path, up):
-    begun = drawn(up=up)
+@pytest.mark.parametrize(("base", "up"), [(0, 0), (2, 0), (3, 0), (3, 2), (3, 3)])
+def test_what_was_written_is_read_back(tmp_path, base, up):
+    """Pictures that are not drawn yet too."""
+    begun = drawn(base, up)
     picture_files.save(begun, tmp_path)
     read = picture_files.read([tmp_path], NAMES)
     assert read.stage_names == begun.stage_names
@@ -52,6 +59,18 @@ def test_what_was_written_is_read_back(tmp_path, up):
         np.testing.assert_array_equal(a, b)
     for name in ("prompts", "numbers", "seeds", "model", "settings"):
         assert getattr(read, name) == getattr(begun, name)
+
+
+def test_files_of_another_run_in_the_folder_are_left_alone(tmp_path):
+    other = dataclasses.replace(drawn(), prompts=("c", "d", "e"))
+    picture_files.save(other, tmp_path)
+    first = dataclasses.replace(
+        drawn(1, 0), prompts=("a",), numbers=(0,), seeds=(5,), settings=STAGES[:1]
+    )
+    picture_files.save(first, tmp_path)
+    assert len(list(tmp_path.glob("0*.png"))) == 6
+    read = picture_files.read([tmp_path], NAMES)
+    assert read.prompts == ("a",) and read.stage_names == ("base",)
 
 
 def test_chosen_files_are_taken_alone(tmp_path):
@@ -62,13 +81,16 @@ def test_chosen_files_are_taken_alone(tmp_path):
 
 
 def test_more_than_999_pictures_stay_in_order(tmp_path):
-    many = samples.Samples(
-        tuple(map(str, range(1002))),
-        (np.zeros((1002, 1, 1, 3), np.uint8),),
-        ("base",),
-    )
-    picture_files.save(many, tmp_path)
-    assert picture_files.read([tmp_path], NAMES).prompts == many.prompts
+    base = picture_files.save(drawn(up=0), tmp_path)
+    (tmp_path / "settings.json").unlink()
+    for path, place in zip(base, ("1000", "999", "1001"), strict=True):
+        path.rename(tmp_path / f"{place}_base_8.png")
+    read = picture_files.read([tmp_path], NAMES)
+    assert list(zip(read.prompts, read.numbers, strict=True)) == [
+        ("a", 1),
+        ("a", 0),
+        ("b", 0),
+    ]
 
 
 def test_what_cannot_be_gone_on_from_is_named(tmp_path):
@@ -87,6 +109,9 @@ def test_what_cannot_be_gone_on_from_is_named(tmp_path):
         picture_files.read([one, *picture_files.save(changed, other)], NAMES)
     with pytest.raises(ValueError, match="a stage that all pictures have"):
         picture_files.read([files[0], files[4]], NAMES)
+    (one / "settings.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"settings\.json is damaged"):
+        picture_files.read([one], NAMES)
     files[0].write_bytes(files[0].read_bytes()[:-30])
     with pytest.raises(ValueError, match=r"000_base_8\.png is damaged"):
         picture_files.read([files[0]], NAMES)

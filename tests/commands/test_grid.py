@@ -28,16 +28,16 @@ def run(*argv):
 
 
 def test_a_sweep_is_one_picture_its_cells_and_their_json(tmp_path):
-    argv = ["--x", "guidance=1,3:2", "--y", "prompt=a cat|dogs, two", "--cell", 32]
+    argv = ["--x", "guidance=1,3/2", "--y", "prompt=a cat|dogs, two", "--cell", 32]
     assert run(*argv, "--seed", 4, "--out", tmp_path) == 0
     told = json.loads((tmp_path / "grid.json").read_text())
-    assert told["x"] == {"name": "guidance", "values": ["1", "3:2"]}
+    assert told["x"] == {"name": "guidance", "values": ["1", "3/2"]}
     assert told["y"]["values"] == ["a cat", "dogs, two"]
     assert [(c["x"], c["y"]) for c in told["cells"]] == [
         ("1", "a cat"),
-        ("3:2", "a cat"),
+        ("3/2", "a cat"),
         ("1", "dogs, two"),
-        ("3:2", "dogs, two"),
+        ("3/2", "dogs, two"),
     ]
     last = told["cells"][-1]
     assert [s["guidance"] for s in last["stages"]] == [3.0, 2.0]
@@ -68,8 +68,8 @@ def test_interrupting_keeps_finished_cells(tmp_path, monkeypatch, capsys):
     ("text", "axis"),
     [
         ("steps=1,20", ("steps", (1, 20), ("1", "20"))),
-        ("aug-level=0:0.5", ("aug_level", ((0, 0.5),), ("0:0.5",))),
-        ("solver=ddim:null", ("solver", (("ddim", None),), ("ddim:null",))),
+        ("aug-level=0/0.5", ("aug_level", ((0, 0.5),), ("0/0.5",))),
+        ("solver=ddim/null", ("solver", (("ddim", None),), ("ddim/null",))),
         ("prompt=a, b|c", ("prompt", ("a, b", "c"), ("a, b", "c"))),
         ("seed=7", ("seed", (7,), ("7",))),
     ],
