@@ -6,11 +6,19 @@ from functools import partial
 
 import jax
 
-from imagen_jax.diffusion import grids, solvers, thresholding
+from imagen_jax.diffusion import grids, langevin, sde, solvers, thresholding
 from imagen_jax.types import Array
 
 THRESHOLDS = ("dynamic", "static", "none")
-SOLVERS = {"ddim": solvers.DDIM, "ancestral": solvers.Ancestral}
+SOLVERS = {
+    "ancestral": solvers.Ancestral,
+    "annealed_langevin": langevin.AnnealedLangevin,
+    "ddim": solvers.DDIM,
+    "euler_maruyama": sde.EulerMaruyama,
+    "predictor_corrector": langevin.predictor_corrector,
+    "probability_flow": sde.ProbabilityFlow,
+    "reverse_diffusion": sde.ReverseDiffusion,
+}
 
 
 def make_solver(name: str, **settings: float) -> solvers.Solver:
