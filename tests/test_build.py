@@ -48,5 +48,5 @@ def test_a_config_names_the_score_sdes_and_their_solvers():
     with config.unlocked():
         config.diffusion.schedule = {"type": "ve"}
     config.diffusion.parameterization = "v"
-    with pytest.raises(ValueError, match="got ExplodingSchedule. Use EPS or X"):
+    with pytest.raises(ValueError, match=r"got ExplodingSchedule\. Use EPS or X"):
         build.make_stage(config)

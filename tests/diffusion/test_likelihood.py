@@ -33,7 +33,7 @@ class Estimate:
     """`log_likelihood` compiled for one setting."""
 
     schedule: schedules.NoiseSchedule
-    steps: int = 50
+    steps: int = 100
     probe: str = "exact"
 
     def __call__(self, denoiser, x=X, keys=KEYS):
@@ -63,22 +63,23 @@ def test_a_mixtures_likelihood_is_its_density(schedule):
 
 @pytest.mark.parametrize("schedule", [SDES["ve"], SDES["cosine"]], ids=["ve", "cosine"])
 def test_a_gaussians_likelihood_and_flow_are_known(schedule, gaussian):
-    found = Estimate(schedule)(gaussian)
+    # Around 0, as the exploding prior is, whose width is only 50.
+    centred = dataclasses.replace(gaussian, mean=0.0)
+    x = 0.2 * jax.random.normal(jax.random.key(4), (16, 3))
+    found = Estimate(schedule, steps=50)(centred, x)
     level = schedule(jnp.zeros(16))
     variance = float(0.2**2 * level.alpha[0] ** 2 + level.sigma[0] ** 2)
-    unit = (X - 0.3) / math.sqrt(variance)
+    unit = x / math.sqrt(variance)
     expected = -0.5 * jnp.sum(unit**2 + math.log(2 * math.pi * variance), axis=1)
-    # The prior is centred at 0 and the data, 1 / 50 of its width away, at 0.3.
-    np.testing.assert_allclose(found.log_p, expected, atol=0.03)
-    if schedule == SDES["cosine"]:
-        np.testing.assert_allclose(found.log_p, expected, atol=0.01)
-        np.testing.assert_allclose(found.y, unit, atol=1e-3)
+    np.testing.assert_allclose(found.log_p, expected, atol=0.01)
+    np.testing.assert_allclose(found.y, unit, atol=2e-3)
 
 
 def test_twice_the_steps_are_a_tenth_of_the_error():
+    # Some of the pictures lie between the modes, where the flow is steep.
     errors = [
         np.abs(Estimate(SDES["cosine"], steps=n)(JOINT).log_p - truth(SDES["cosine"]))
-        for n in (24, 48)
+        for n in (50, 100)
     ]
     assert errors[0].max() > 10.0 * errors[1].max()
 
@@ -88,7 +89,7 @@ def test_probes_are_right_on_average(probe):
     exact = truth(SDES["cosine"], X[:1])
     keys = jax.random.split(jax.random.key(3), 2000)
     many = jnp.broadcast_to(X[:1], (2000, 3))
-    estimate = Estimate(SDES["cosine"], probe=probe)
+    estimate = Estimate(SDES["cosine"], steps=50, probe=probe)
     found = np.asarray(estimate(JOINT, many, keys).log_p, np.float64)
     error = found.std() / math.sqrt(2000)
     assert 0.0 < error < 0.1
@@ -96,10 +97,14 @@ def test_probes_are_right_on_average(probe):
 
 
 def test_an_example_has_its_own_probe_and_no_neighbours():
-    estimate = Estimate(SDES["vp"], steps=10, probe="rademacher")
-    together = estimate(JOINT).log_p
-    alone = estimate(JOINT, X[3:4], KEYS[3:4]).log_p
-    np.testing.assert_allclose(alone[0], together[3], atol=1e-4)
+    def one(keys, x):
+        found = likelihood.log_likelihood(keys, JOINT, x, COND, SDES["vp"], steps=1)
+        return found.log_p
+
+    together = one(KEYS, X)
+    np.testing.assert_allclose(one(KEYS[3:4], X[3:4])[0], together[3], rtol=1e-5)
+    again = one(KEYS, X[jnp.array([0] * 16)])
+    assert len(np.unique(again)) > 1
 
 
 def test_a_uniform_density_costs_eight_bits():
