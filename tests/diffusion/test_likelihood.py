@@ -97,6 +97,7 @@ def test_probes_are_right_on_average(probe):
 
 
 def test_an_example_has_its_own_probe_and_no_neighbours():
+    @jax.jit
     def one(keys, x):
         found = likelihood.log_likelihood(keys, JOINT, x, COND, SDES["vp"], steps=1)
         return found.log_p
