@@ -13,7 +13,9 @@ from imagen_jax.diffusion import (
     grids,
     guidance_weights,
     karras,
+    langevin,
     multistep,
+    sde,
     solvers,
     thresholding,
 )
@@ -23,12 +25,17 @@ THRESHOLDS = ("dynamic", "static", "none")
 # What configs and commands call them.
 SOLVERS: dict[str, Callable[..., solvers.Solver]] = {
     "ancestral": solvers.Ancestral,
+    "annealed_langevin": langevin.AnnealedLangevin,
     "ddim": solvers.DDIM,
     "ddpm": solvers.ddpm,
     "dpmpp_2m": multistep.DPMpp2M,
     "dpmpp_2m_sde": multistep.DPMpp2MSDE,
     "euler": karras.Euler,
+    "euler_maruyama": sde.EulerMaruyama,
     "heun": karras.Heun,
+    "predictor_corrector": langevin.predictor_corrector,
+    "probability_flow": sde.ProbabilityFlow,
+    "reverse_diffusion": sde.ReverseDiffusion,
     "unipc": multistep.UniPC,
 }
 # Settings that say how a stage is guided, where it is.
@@ -204,7 +211,7 @@ class SamplingRecipe:
                 "SamplingRecipe: an oscillating weight must begin to oscillate at one "
                 f"of the {self.steps} steps, got first = {schedule.first}."
             )
-        calls = getattr(self.solver, "calls", 1)
+        calls = self.solver.calls
         if calls != 1:
             raise ValueError(
                 "SamplingRecipe: an oscillating weight alternates between steps, but "

@@ -120,6 +120,11 @@ class Stage:
                 f"{self.resolution}, got {low}."
             )
         prediction.check(self.parameterization, self.schedule)
+        if isinstance(self.aug_schedule, schedules.ExplodingSchedule):
+            raise ValueError(
+                f"Stage {self.name}: aug_schedule must keep the low-resolution "
+                "picture in range, got ExplodingSchedule; use CosineSchedule."
+            )
         if not 0.0 <= self.text_drop < 1.0:
             raise ValueError(
                 f"Stage {self.name}: text_drop must be in [0, 1), got {self.text_drop}."
@@ -185,7 +190,8 @@ class Stage:
     ) -> Array:
         """The raw network output at a noise level."""
         told = self.noise_input(level)
-        output: Any = self.network.apply({"params": params}, z, told, cond)
+        scaled = prediction.network_input(z, level, self.schedule)
+        output: Any = self.network.apply({"params": params}, scaled, told, cond)
         return output
 
     def denoiser(self, params: Params) -> prediction.Denoiser:
