@@ -142,7 +142,9 @@ class Drawing:
         """What is asked of some pictures."""
         given = jax.tree.map(lambda a: np.repeat(a, len(rows), axis=0), self.given)
         prompts = jax.tree.map(lambda a: a[rows], self.request)
-        return dataclasses.replace(given, text=prompts.text, empty=prompts.empty)
+        return dataclasses.replace(
+            given, text=prompts.text, empty=prompts.empty, negative=prompts.negative
+        )
 
     def size(self, i: int, count: int) -> int:
         """Pictures of a chunk of stage `i`, a multiple of the devices that share it."""
