@@ -17,17 +17,31 @@ from imagen_jax.checkpoints import model_directory, safetensors
 from imagen_jax.data import emoji, sprites
 from imagen_jax.evaluation import composition
 from imagen_jax.models import layers
+from imagen_jax.text import encoder
 
+# Of the networks of stages.
+DTYPES = ("float32", "bfloat16", "float16")
 # Keys of the group `text` that name a file of the model directory.
 TOKENIZERS = ("sentencepiece", "tokenizer_file")
 
 
-def load(model: str) -> text_to_image.TextToImage:
+def load(
+    model: str, dtype: str | None = None, **fields: Any
+) -> text_to_image.TextToImage:
     """A trained cascade from a shipped model's name, a model directory or hf://...
+
+    Args:
+      model: where it is.
+      dtype: of the stages' activations and of their kernels in memory, one of `DTYPES`;
+        by default as each was trained. The text encoder keeps its own: T5 overflows
+        float16.
+      **fields: of `TextToImage`, such as `batch` and `mesh`.
 
     Raises:
       ValueError: if the directory is damaged, or holds a text encoder alone.
     """
+    if dtype not in (None, *DTYPES):
+        raise ValueError(f"load: dtype must be one of {DTYPES}, got {dtype!r}.")
     folder = hub.model_folder(model)
     configs, words = stage_configs(folder), model_directory.read(folder).words
     if not configs:
@@ -35,19 +49,19 @@ def load(model: str) -> text_to_image.TextToImage:
             f"model: {model} is a text encoder without stages, which draws nothing; "
             f"train a stage with --config.text.weights={model}."
         )
+    for config in configs if dtype else ():
+        config.network.dtype = dtype
     stages = tuple(build.make_stage(config) for config in configs)
     text = build.make_text_encoder(configs[0])
-    shapes = build.shapes_of(build.encoder_init(text.module, text.length))
-    text_dtype = getattr(text.module, "dtype", np.float32)
     return text_to_image.TextToImage(
         cascade=cascade.Cascade(stages=stages),
         encoder=text,
-        text_params=model_directory.parameters(folder, "text", kept(text_dtype))(
-            shapes
-        ),
+        text_params=partial(text_params, folder, text),
         params=tuple(partial(stage_params, folder, module) for module in stages),
         recipes=tuple(build.make_recipe(config) for config in configs),
         words=words,
+        name=model,
+        **fields,
     )
 
 
@@ -69,6 +83,12 @@ def stage_params(folder: pathlib.Path, module: stage.Stage) -> Any:
     place = kept(getattr(module.network, "dtype", np.float32))
     reader = model_directory.parameters(folder, module.name, place)
     return reader(build.shapes_of(module.init))
+
+
+def text_params(folder: pathlib.Path, text: encoder.TextEncoder) -> Any:
+    """The text encoder's parameters from a model directory."""
+    place = kept(getattr(text.module, "dtype", np.float32))
+    return model_directory.parameters(folder, "text", place)(build.shapes_of(text.init))
 
 
 def kept(dtype: Any) -> Callable[[str, np.ndarray], np.ndarray]:

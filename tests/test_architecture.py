@@ -44,7 +44,8 @@ ALLOWED = {
     "benchmark": WINGS | SECOND | {"chips", "training", "build", "planning"},
     "acceptance": WINGS
     | SECOND
-    | {"cascade", "evaluation", "build", "hub", "loading", "benchmark", "commands"},
+    | {"cascade", "evaluation", "build", "hub", "loading", "benchmark", "commands"}
+    | {"distributed"},
     "commands": WINGS
     | SECOND
     | {"cascade", "data", "published", "training", "evaluation", "build"}

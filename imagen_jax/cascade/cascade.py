@@ -11,13 +11,40 @@ from imagen_jax.cascade import images, sizes
 from imagen_jax.cascade.recipe import SamplingRecipe
 from imagen_jax.cascade.request import Request
 from imagen_jax.cascade.stage import Stage
+from imagen_jax.models import layers
 from imagen_jax.types import Array, Float, Key
 
+Size = tuple[int, int]
 # Called with (stage, steps done, steps of this stage, the picture as it stands).
 Progress = Callable[[Stage, int, int, Array], None]
 
-_start = jax.jit(Stage.start, static_argnums=(0, 4))
-_advance = jax.jit(Stage.advance, static_argnums=(0, 7))
+_stage_keys = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _start(stage, keys, request, recipe, size):
+    state, inputs = stage.start(keys, request, recipe, size)
+    return _spread(state, len(keys)), inputs
+
+
+@partial(jax.jit, static_argnums=(0, 7))
+def _advance(stage, keys, params, state, inputs, recipe, first, count):
+    state = stage.advance(keys, params, state, inputs, recipe, first, count)
+    return _spread(state, len(keys))
+
+
+def _spread(state: Any, count: int) -> Any:
+    """A state with what has a row a picture split over the devices of the batch.
+
+    Left alone, XLA splits the first state otherwise than the next, and the program that
+    takes both is compiled twice.
+    """
+
+    def one(a):
+        rows = a.ndim > 0 and a.shape[0] == count
+        return layers.constrain(a, "batch", *[None] * (a.ndim - 1)) if rows else a
+
+    return jax.tree.map(one, state)
 
 
 def slice_length(steps: int, slices: int = 10) -> int:
@@ -74,28 +101,94 @@ class Cascade:
         """
         first, shapes = self.plan(request)
         for i, size in enumerate(shapes, first):
-            self.stages[i].check(request, recipes[i], size)
+            self.check(i, recipes[i], request, size)
         drawn = []
-        for i in range(first, len(self.stages)):
-            stage, recipe = self.stages[i], recipes[i]
-            stage_keys = jax.vmap(partial(jax.random.fold_in, data=i))(keys)
-            size = shapes[i - first]
-            state, inputs = _start(stage, stage_keys, request, recipe, size)
-            tree, count = params[i], slice_length(recipe.steps)
-            for step in range(0, recipe.steps, count):
-                state = _advance(
-                    stage, stage_keys, tree, state, inputs, recipe, step, count
-                )
-                if progress is not None:
-                    progress(stage, step + count, recipe.steps, state.x)
+        for i, size in enumerate(shapes, first):
+            x = self.draw(
+                i, keys, params[i], request, recipes[i], size=size, progress=progress
+            )
             # The next stage sees what a file of this picture would hold.
-            drawn.append(images.to_float(images.to_uint8(inputs.kept(state.x))))
+            drawn.append(images.to_float(images.to_uint8(x)))
             request = dataclasses.replace(request, low_res=drawn[-1])
-            # Else this stage's parameters would stay while the next one's come.
-            del tree
         return drawn
 
-    def plan(self, request: Request) -> tuple[int, tuple[tuple[int, int], ...]]:
+    def draw(
+        self,
+        i: int,
+        keys: Key[Array, " B"],
+        params: Any,
+        request: Request,
+        recipe: SamplingRecipe,
+        *,
+        size: Size | None = None,
+        slices: int = 10,
+        progress: Progress | None = None,
+    ) -> Float[Array, "B H W C"]:
+        """Draw with stage `i` alone.
+
+        Args:
+          i: index of the stage.
+          keys: one a picture, the same at all stages.
+          params: the stage's tree.
+          request: what to draw, with the low-resolution pictures that it starts from.
+          recipe: the stage's.
+          size: (height, width); by default what the stage makes of its low-resolution
+            picture, or was made for.
+          slices: calls of the compiled program, at least, where there are that many
+            steps.
+          progress: called after every slice of steps.
+
+        Returns:
+          The pictures as the last step predicts them, not clipped.
+        """
+        stage = self.stages[i]
+        if size is None:
+            size = (stage.resolution, stage.resolution)
+            if request.low_res is not None and stage.low_resolution is not None:
+                ratio = stage.resolution // stage.low_resolution
+                height, width = request.low_res.shape[1:3]
+                size = (height * ratio, width * ratio)
+        stage_keys = _stage_keys(keys, i)
+        state, inputs = _start(stage, stage_keys, request, recipe, size)
+        count = slice_length(recipe.steps, slices)
+        for step in range(0, recipe.steps, count):
+            state = _advance(
+                stage, stage_keys, params, state, inputs, recipe, step, count
+            )
+            if progress is not None:
+                progress(stage, step + count, recipe.steps, state.x)
+        return inputs.kept(state.x)
+
+    def check(
+        self, i: int, recipe: SamplingRecipe, request: Request, size: Size
+    ) -> None:
+        """Refuse, before anything is drawn, what stage `i` cannot draw.
+
+        Args:
+          i: index of the stage.
+          recipe: the stage's.
+          request: what to draw; its text does not count.
+          size: (height, width) of the stage's pictures.
+
+        Raises:
+          ValueError: naming the setting.
+        """
+        stage, edit = self.stages[i], request.edit
+        recipe.check()
+        stage.sampler(recipe).check()
+        sizes.check_tile(stage, recipe.tile, size)
+        if edit is None and float(recipe.strength) < 1.0:
+            raise ValueError(
+                f"Stage {stage.name}: strength {recipe.strength} needs a picture to "
+                "begin from, got none; give one, or strength 1."
+            )
+        if recipe.resample is not None and (edit is None or edit.mask is None):
+            raise ValueError(
+                f"Stage {stage.name}: resample = {recipe.resample} is for known "
+                "pixels, got no mask; leave it out."
+            )
+
+    def plan(self, request: Request) -> tuple[int, tuple[Size, ...]]:
         """Where drawing begins, and the (height, width) of each stage from there on.
 
         Raises:
@@ -106,8 +199,7 @@ class Cascade:
         size = request.size or (last, last)
         if request.low_res is None:
             return 0, sizes.of_stages(self.stages, size)
-        given = request.low_res.shape[1:3]
-        wanted = []
+        given, wanted = request.low_res.shape[1:3], []
         for i, stage in enumerate(self.stages):
             if stage.low_resolution is None:
                 continue
@@ -120,3 +212,14 @@ class Cascade:
             f"{size[0]} x {size[1]}, got {given[0]} x {given[1]}; resize it, or give "
             "another size."
         )
+
+    def sizes_after(self, i: int, size: Size) -> tuple[Size, ...]:
+        """The (height, width) of stage `i`, whose pictures are of `size`, and the next.
+
+        Raises:
+          ValueError: for a size that a network after stage `i` does not take.
+        """
+        ratio = self.stages[-1].resolution // self.stages[i].resolution
+        after = self.stages[i + 1 :]
+        last = (size[0] * ratio, size[1] * ratio)
+        return (size, *(sizes.of_stages(after, last) if after else ()))

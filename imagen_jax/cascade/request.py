@@ -13,9 +13,7 @@ from imagen_jax.types import Array, Float
 
 
 @partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["picture", "mask"],
-    meta_fields=[],
+    jax.tree_util.register_dataclass, data_fields=["picture", "mask"], meta_fields=[]
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Edit:
@@ -54,7 +52,7 @@ class Edit:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["text", "empty", "low_res", "edit"],
+    data_fields=["text", "empty", "low_res", "negative", "edit"],
     meta_fields=["size"],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +64,8 @@ class Request:
       empty: the embedded empty prompt, for stages whose guidance leads away from it.
       low_res: pictures [-1, 1] that super-resolution starts from. A cascade then
         begins at the stage that takes their size.
+      negative: embedded negative prompts, which guidance leads away from in place of
+        the stages' own null; None: that.
       edit: pictures to change. Every stage starts from them, as noisy as its recipe's
         `strength` says, and leaves alone what the mask leaves.
       size: (height, width) of the last stage's pictures, static; None: square, as the
@@ -75,5 +75,6 @@ class Request:
     text: TextEmbedding | None = None
     empty: TextEmbedding | None = None
     low_res: Float[Array, "B h w C"] | None = None
+    negative: TextEmbedding | None = None
     edit: Edit | None = None
     size: tuple[int, int] | None = None

@@ -60,3 +60,26 @@ def fitting(stages: Sequence[Stage], size: Size) -> Size:
         return size
     scale = math.sqrt(known / area)
     return nearest(stages, (size[0] * scale, size[1] * scale))
+
+
+def check_tile(stage: Stage, tile: int, size: Size) -> None:
+    """Refuse tiles that a stage's network cannot see a picture of this size in.
+
+    Raises:
+      ValueError: for a side that the network does not take, or a network that knows
+        where in the picture it is.
+    """
+    if not tile or max(size) <= tile:
+        return
+    step = stage.tile_multiple
+    if tile % step:
+        raise ValueError(
+            f"Stage {stage.name}: tile must be a multiple of {step}, got {tile}; the "
+            f"nearest is {max(1, round(tile / step)) * step}."
+        )
+    if getattr(stage.network, "positions", "none") != "none":
+        raise ValueError(
+            f"Stage {stage.name}: its attention reads the coordinates of whole "
+            f"pictures, so that a tile would be drawn as one; set tile of this stage "
+            f"to 0 or to {max(size)}, got {tile}."
+        )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from imagen_jax import conditioning
-from imagen_jax.cascade import colour, images
+from imagen_jax.cascade import colour, guiding, images
 from imagen_jax.cascade.recipe import SamplingRecipe
 from imagen_jax.cascade.request import Edit, Request
 from imagen_jax.diffusion import (
@@ -33,6 +33,11 @@ Params = Any
 COSINE = schedules.CosineSchedule()
 NULL_TEXTS = ("zeros", "empty_prompt")
 ENLARGEMENTS = ("noised_bicubic", "bilinear_noised")
+# In what a weaker model must equal the one that it guides: it is told the same.
+SHARED = (
+    *("resolution", "low_resolution", "channels", "schedule", "text_dim"),
+    *("text_length", "aug_schedule", "enlargement"),
+)
 
 
 @partial(
@@ -48,7 +53,7 @@ class Inputs:
       cond: what the network is told.
       uncond: what guidance leads away from; None stands for `cond.null()`.
       low_res: the clean picture whose colours are kept; None: they are not looked at.
-      known: the picture at this stage's size and where it stays; None: nowhere.
+      known: the picture and its mask at this stage's size; None: nothing is known.
       start: t at which drawing begins.
     """
 
@@ -81,6 +86,7 @@ class Stage:
       text_dim, text_length: of the text embedding; 0 for a stage without text.
       encoder: the frozen text encoder (ids, mask) -> values used in `loss`; None
         when batches bring embeddings.
+      unmasked: of the encoder's output in `loss`, as `TextEncoder.unmasked`.
       weight: the loss weighting (level, parameterization) -> [B].
       stratified: spread the batch's times evenly instead of drawing each alone.
       text_drop: share of training examples whose text is replaced by the null.
@@ -93,6 +99,9 @@ class Stage:
         noised.
       null_text: what guidance leads away from: "zeros", the paper's, or
         "empty_prompt", the encoder's output for "", DeepFloyd IF's.
+      weak: a weaker model of the same, for autoguidance (Karras et al. 2024). Drawing
+        then takes a pair of parameters, this stage's and the weak one's; `init` and
+        `loss` know this stage's alone.
     """
 
     name: str
@@ -108,6 +117,7 @@ class Stage:
     text_dim: int = 0
     text_length: int = 0
     encoder: text_encoder.TextNetwork | None = None
+    unmasked: bool = False
     weight: losses.Weight = losses.uniform
     stratified: bool = False
     text_drop: float = 0.1
@@ -117,6 +127,7 @@ class Stage:
     blur_max: float = 0.0
     enlargement: str = "noised_bicubic"
     null_text: str = "zeros"
+    weak: "Stage | None" = None
 
     def __post_init__(self):
         """Check the resolutions, as early as they can be wrong."""
@@ -127,9 +138,20 @@ class Stage:
                 f"{self.resolution}, got {low}."
             )
         prediction.check(self.parameterization, self.schedule)
+        if isinstance(self.aug_schedule, schedules.ExplodingSchedule):
+            raise ValueError(
+                f"Stage {self.name}: aug_schedule must keep the low-resolution "
+                "picture in range, got ExplodingSchedule; use CosineSchedule."
+            )
         if not 0.0 <= self.text_drop < 1.0:
             raise ValueError(
                 f"Stage {self.name}: text_drop must be in [0, 1), got {self.text_drop}."
+            )
+        if self.text_drop and self.null_text == "empty_prompt":
+            raise ValueError(
+                f"Stage {self.name}: text_drop must be 0 with null_text = "
+                "'empty_prompt', as training drops text to zeros; let a share of the "
+                f"captions be empty instead, got {self.text_drop}."
             )
         if not 0.0 < self.aug_max <= 1.0:
             raise ValueError(
@@ -144,6 +166,13 @@ class Stage:
                 raise ValueError(
                     f"Stage {self.name}: {field} must be one of {kinds}, got "
                     f"{getattr(self, field)!r}."
+                )
+        for field in SHARED if self.weak is not None else ():
+            own, other = getattr(self, field), getattr(self.weak, field)
+            if own != other:
+                raise ValueError(
+                    f"Stage {self.name}: the weaker model of autoguidance must have "
+                    f"the same {field}, {own}, got {other}."
                 )
 
     def example_inputs(self, size: int | None = None, batch: int = 1):
@@ -164,6 +193,12 @@ class Stage:
         """Boxed Linen parameters (`flax.linen.unbox` gives the arrays)."""
         return self.network.init(key, *self.example_inputs())["params"]
 
+    def init_drawing(self, key: Key[Array, ""]) -> Params:
+        """Boxed parameters as drawing takes them: with a weaker model, of both."""
+        if self.weak is None:
+            return self.init(key)
+        return self.init(key), self.weak.init(key)
+
     def output(
         self,
         params: Params,
@@ -173,7 +208,8 @@ class Stage:
     ) -> Array:
         """The raw network output at a noise level."""
         told = self.noise_input(level)
-        output: Any = self.network.apply({"params": params}, z, told, cond)
+        scaled = prediction.network_input(z, level, self.schedule)
+        output: Any = self.network.apply({"params": params}, scaled, told, cond)
         return output
 
     def denoiser(self, params: Params) -> prediction.Denoiser:
@@ -197,10 +233,13 @@ class Stage:
                 f"Stage {self.name}: batches must bring text_values, or the stage an "
                 "encoder."
             )
-        values: Any = self.encoder.apply(
-            {"params": frozen}, batch["tokens"], batch["mask"]
+        return text_encoder.embed(
+            self.encoder,
+            frozen,
+            batch["tokens"],
+            batch["mask"],
+            unmasked=self.unmasked,
         )
-        return text_encoder.TextEmbedding(values, batch["mask"])
 
     def condition(
         self,
@@ -232,17 +271,23 @@ class Stage:
         )
 
     def unconditional(
-        self, cond: conditioning.Conditioning, empty: text_encoder.TextEmbedding | None
+        self,
+        cond: conditioning.Conditioning,
+        empty: text_encoder.TextEmbedding | None,
+        negative: text_encoder.TextEmbedding | None = None,
     ) -> conditioning.Conditioning | None:
         """What guidance leads away from; None stands for `cond.null()`.
 
         Args:
           cond: what the network is told.
           empty: the embedded empty prompt, one a picture.
+          negative: embedded negative prompts, one a picture, which take its place.
 
         Raises:
           ValueError: if the null is the empty prompt and none is given.
         """
+        if negative is not None and cond.tokens is not None:
+            return dataclasses.replace(cond, tokens=negative.values, mask=negative.mask)
         if self.null_text == "zeros" or cond.tokens is None:
             return None
         if empty is None:
@@ -297,16 +342,34 @@ class Stage:
         params: Params,
         recipe: SamplingRecipe,
         uncond: conditioning.Conditioning | None = None,
+        start: float | Float[Array, ""] = 1.0,
     ) -> prediction.Denoiser:
-        """The denoiser under a recipe's guidance, then its thresholding."""
-        denoise = self.denoiser(params)
-        if recipe.tile:
-            align = self.tile_multiple()
-            denoise = tiling.tiled(denoise, recipe.tile, recipe.tile_overlap, align)
-        if recipe.w is not None:
-            denoise = guidance.classifier_free(denoise, recipe.w, uncond)
+        """The denoiser under a recipe's guidance, then its thresholding.
+
+        Args:
+          params: of the network, or the pair of it and the weaker one.
+          recipe: whose settings count.
+          uncond: what guidance leads away from; None stands for `cond.null()`.
+          start: t at which drawing begins.
+        """
+        strong, weak = params, None
+        if self.weak is not None:
+            strong, weak = params[0], self.weak.tiled(params[1], recipe)
+        levels, _ = self.sampler(recipe).levels(start)
+        denoise = guiding.guided(
+            recipe, self.tiled(strong, recipe), levels, uncond=uncond, weak=weak
+        )
         return guidance.thresholded(denoise, recipe.clip())
 
+    def tiled(self, params: Params, recipe: SamplingRecipe) -> prediction.Denoiser:
+        """The denoiser, which sees large pictures in tiles where a recipe says so."""
+        denoise = self.denoiser(params)
+        if not recipe.tile:
+            return denoise
+        align = self.tile_multiple
+        return tiling.tiled(denoise, recipe.tile, recipe.tile_overlap, align)
+
+    @property
     def tile_multiple(self) -> int:
         """What tiles' sides must be multiples of: the network's, and whole low pixels.
 
@@ -316,39 +379,10 @@ class Stage:
         ratio = self.resolution // (self.low_resolution or self.resolution)
         return math.lcm(ratio, getattr(self.network, "size_multiple", 1))
 
-    def check(
-        self, request: Request, recipe: SamplingRecipe, size: tuple[int, int]
-    ) -> None:
-        """Refuse what this stage cannot draw: bad settings, and such as do not meet.
-
-        Raises:
-          ValueError: naming the setting.
-        """
-        recipe.check()
-        edit = request.edit
-        if edit is None and float(recipe.strength) < 1.0:
-            raise ValueError(
-                f"Stage {self.name}: strength {recipe.strength} needs a picture to "
-                "begin from, got none; give one, or strength 1."
-            )
-        if recipe.resample is not None and (edit is None or edit.mask is None):
-            raise ValueError(
-                f"Stage {self.name}: resample = {recipe.resample} is for known pixels, "
-                "got no mask; leave it out."
-            )
-        if not recipe.tile or max(size) <= recipe.tile:
-            return
-        if recipe.tile % self.tile_multiple():
-            raise ValueError(
-                f"Stage {self.name}: tile must be a multiple of "
-                f"{self.tile_multiple()}, got {recipe.tile}."
-            )
-        if getattr(self.network, "positions", "none") != "none":
-            raise ValueError(
-                f"Stage {self.name}: its attention reads coordinates of whole "
-                f"pictures, so a tile would be drawn as one; set tile of this stage to "
-                f"0 or to at least {max(size)}, got {recipe.tile}."
-            )
+    def evaluations(self, recipe: SamplingRecipe) -> tuple[int, int]:
+        """How often a picture goes through the network, and through the weaker one."""
+        levels, _ = self.sampler(recipe).levels()
+        return guiding.evaluations(recipe, levels)
 
     def sampler(self, recipe: SamplingRecipe) -> sampler.Sampler:
         """This stage's schedule under a recipe's solver and number of steps."""
@@ -383,12 +417,12 @@ class Stage:
         if request.edit is not None:
             known = request.edit.at(size)
             start = jnp.asarray(recipe.strength, jnp.float32)
-            first = jax.tree.map(lambda a: a[:1], draw.levels(start)[0])
+            first = jax.tree.map(lambda a: a[0], draw.levels(start)[0])
             level = jax.tree.map(lambda a: jnp.broadcast_to(a, keys.shape), first)
             z, _ = process.diffuse(fold(keys, 0), known.picture, level)
         return draw.init(z), Inputs(
             cond=cond,
-            uncond=self.unconditional(cond, request.empty),
+            uncond=self.unconditional(cond, request.empty, request.negative),
             low_res=None if recipe.colour_fix is None else low_res,
             known=None if known is None or known.mask is None else known,
             start=start,
@@ -406,7 +440,7 @@ class Stage:
     ) -> Any:
         """Take `count` (static) sampling steps from step `first` (traced)."""
         fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-        denoise = self.guided(params, recipe, inputs.uncond)
+        denoise = self.guided(params, recipe, inputs.uncond, inputs.start)
         if inputs.low_res is not None and recipe.colour_fix is not None:
             denoise = colour.matched(denoise, inputs.low_res, recipe.colour_fix)
         if inputs.known is not None and inputs.known.mask is not None:
@@ -434,4 +468,4 @@ class Stage:
         size = size or (self.resolution, self.resolution)
         state, inputs = self.start(keys, request, recipe, size)
         state = self.advance(keys, params, state, inputs, recipe, 0, recipe.steps)
-        return state.x
+        return inputs.kept(state.x)

@@ -93,20 +93,13 @@ def composition(args: argparse.Namespace, num: int, out: pathlib.Path | None):
 def shapes(args: argparse.Namespace, num: int, out: pathlib.Path | None):
     """Draw and check coloured shapes."""
     del out
-    import tqdm
-
     from imagen_jax import loading
     from imagen_jax.evaluation import suites
 
     model = loading.load(args.model)
-    with tqdm.tqdm(desc="compiling", unit="step", dynamic_ncols=True) as bar:
-        return suites.shapes(
-            model,
-            num,
-            args.seed,
-            progress=sample.bar_of(bar),
-            **sample.settings_of(args),
-        )
+    return suites.shapes(
+        model, num, args.seed, progress=True, **sample.settings_of(args)
+    )
 
 
 def scorer(args: argparse.Namespace, num: int, out: pathlib.Path | None):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from imagen_jax.conditioning import Conditioning
-from imagen_jax.diffusion import noise, prediction, process, solvers
+from imagen_jax.diffusion import noise, prediction, process, schedules, solvers
 from imagen_jax.types import Array, Float, Key
 
 
@@ -48,7 +48,7 @@ def replaced(
     jax.tree_util.register_dataclass, data_fields=["solver", "times"], meta_fields=[]
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Resampled:
+class Resampled(solvers.Solver):
     """Every step of a solver made several times, going back between them.
 
     Algorithm 1 of Lugmayr et al. 2022 (RePaint): from level t to s, back to t by new
@@ -59,48 +59,48 @@ class Resampled:
     the way back; so does one step of a grid of 25. A jump longer than a step of the
     grid in use is not supported: it would need a solver that knows the grid.
 
+    After a jump back what a solver remembers of earlier steps belongs to another path,
+    so each turn begins anew, and a solver of several steps has order 1 here.
+
     Attributes:
-      solver: makes the steps; of one that remembers earlier steps the memory would be
-        of another path.
+      solver: makes the steps.
       times: how often every step is made, r in the paper, at least 1; may be traced. A
         step costs so many of the solver's.
     """
 
     solver: solvers.Solver
-    # RePaint's r, 10 in the paper at 250 steps.
+    # RePaint's r at 250 steps.
     times: int | Array = 10
 
-    def init(self, z: Float[Array, "B *data"]) -> Any:
-        """The solver's state before the first step.
+    @property
+    def calls(self) -> int:
+        """Of the network in each step; `times` must be concrete."""
+        return int(self.times) * self.solver.calls
 
-        Raises:
-          ValueError: for a solver with a memory of earlier steps.
-        """
-        state = self.solver.init(z)
-        if not isinstance(state, solvers.State):
-            raise ValueError(
-                "Resampled: going back a step needs a solver without memory of earlier "
-                f"ones, got {type(self.solver).__name__}; use ancestral or ddim."
-            )
-        return state
+    def check(self, schedule: schedules.NoiseSchedule) -> None:
+        """As the solver's own."""
+        self.solver.check(schedule)
+
+    def init(self, z: Float[Array, "B *data"]) -> Any:
+        """The solver's state before the first step."""
+        return self.solver.init(z)
 
     def update(
         self,
         keys: Key[Array, " B"],
-        state: solvers.State,
+        state: Any,
         denoise: solvers.Denoise,
         level_t: noise.NoiseLevel,
         level_s: noise.NoiseLevel,
-    ) -> solvers.State:
+    ) -> Any:
         """`times` steps from level t to level s."""
 
         def once(turn, carry):
             z_t, _ = carry
             fold = jax.vmap(jax.random.fold_in, (0, None))
             stepped = self.solver.update(
-                fold(keys, 2 * turn), solvers.State(z_t, state.x), denoise,
-                level_t, level_s,
-            )  # fmt: skip
+                fold(keys, 2 * turn), self.solver.init(z_t), denoise, level_t, level_s
+            )
             again = process.diffuse_further(
                 fold(keys, 2 * turn + 1), stepped.z, level_s, level_t
             )

@@ -172,7 +172,7 @@ def _sample(config: build.Config, mesh: Mesh, batch: int) -> Program:
             "batch": layout.shard_bytes(asked),
         },
         parameters=_size(params),
-        count_flops=lambda: flops.count(draw, *arguments, trained=1).forward,
+        count_flops=lambda: flops.count(stage.sample, *arguments, trained=1).forward,
     )
 
 

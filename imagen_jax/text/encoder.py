@@ -84,6 +84,11 @@ class TextEncoder:
                 f"{self.tokenizer.vocab_size} ids, got {self.module.vocab_size}."
             )
 
+    def init(self, key: Array) -> Any:
+        """Boxed Linen parameters of the network."""
+        ids = jnp.zeros((1, self.length), jnp.int32)
+        return self.module.init(key, ids, ids == 0)["params"]
+
     def __call__(self, params: Any, prompts: Sequence[str]) -> TextEmbedding:
         """Encode prompts with the network's parameters.
 

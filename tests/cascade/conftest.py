@@ -90,7 +90,7 @@ def model(stages, params, text, text_params):
     return text_to_image.TextToImage(
         cascade=cascade.Cascade(stages=stages),
         encoder=text,
-        text_params=text_params,
+        text_params=lambda: text_params,
         params=tuple((lambda p=p: p) for p in params),
         recipes=(
             recipe.SamplingRecipe(solver=solvers.Ancestral(), steps=4, w=2.0),

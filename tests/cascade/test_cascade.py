@@ -15,7 +15,7 @@ def keys(count):
 
 
 def draw(model, count=2, low_res=None, **options):
-    text = model.encoder(model.text_params, ["a red cat"] * count)
+    text = model.encoder(model.text_params(), ["a red cat"] * count)
     params = [reader() for reader in model.params]
     asked = request.Request(text=text, low_res=low_res)
     return model.cascade.sample(keys(count), params, asked, model.recipes, **options)
@@ -60,7 +60,7 @@ def test_a_new_weight_seed_or_prompt_does_not_recompile(model):
     params = [reader() for reader in model.params]
 
     def once(prompt, seed, w):
-        text = model.encoder(model.text_params, [prompt])
+        text = model.encoder(model.text_params(), [prompt])
         key = jax.random.key(seed)[None]
         recipes = [dataclasses.replace(r, w=w, aug_level=0.1) for r in model.recipes]
         model.cascade.sample(key, params, request.Request(text=text), recipes)

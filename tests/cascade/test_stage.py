@@ -47,6 +47,19 @@ def test_embeddings_brought_along_give_the_same_loss(stages, params, text, text_
     np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.parametrize("unmasked", [False, True])
+def test_text_encoded_in_training_is_what_is_encoded_in_sampling(
+    stages, text, text_params, unmasked
+):
+    """At padding too: DeepFloyd IF's networks attend to it."""
+    base = dataclasses.replace(stages[0], unmasked=unmasked)
+    trained = base.encode(text_params, batch(base, text, count=1))
+    sampled = dataclasses.replace(text, unmasked=unmasked)(text_params, ["a red cat"])
+    np.testing.assert_array_equal(trained.mask, sampled.mask)
+    np.testing.assert_allclose(trained.values, sampled.values, atol=1e-6)
+    assert (np.abs(np.asarray(sampled.values)[0, -1]).max() > 0) == unmasked
+
+
 def test_a_stage_that_knows_the_answer_has_no_loss(stages, text, text_params):
     """An oracle network that returns the true noise gives a loss of zero."""
     base = stages[0]
@@ -138,6 +151,8 @@ def test_wrong_kinds_of_null_and_enlargement_are_refused(stages):
         dataclasses.replace(stages[0], null_text="ones")
     with pytest.raises(ValueError, match=r"enlargement must be one of .*'nearest'"):
         dataclasses.replace(stages[1], enlargement="nearest")
-    led = dataclasses.replace(stages[0], null_text="empty_prompt")
+    with pytest.raises(ValueError, match="let a share of the captions be empty"):
+        dataclasses.replace(stages[0], null_text="empty_prompt", text_drop=0.1)
+    led = dataclasses.replace(stages[0], null_text="empty_prompt", text_drop=0.0)
     with pytest.raises(ValueError, match="needs the embedding of the empty prompt"):
         led.unconditional(led.example_inputs()[2], None)

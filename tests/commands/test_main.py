@@ -87,15 +87,35 @@ def test_importing_the_package_loads_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_sampling_never_loads_tensorflow(tmp_path):
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """The folder and the modules of a process that drew in float16."""
+    out = tmp_path_factory.mktemp("half")
     code = (
-        "import sys; from imagen_jax.commands import main; "
-        f"status = main.main(['sample', 'a red apple', '--out', {str(tmp_path)!r}, "
-        "'--steps', '2']); "
-        "heavy = {'tensorflow', 'seqio', 'grain', 'clu'} & set(sys.modules); "
-        "sys.exit(str(heavy) if heavy else status)"
+        "import json, sys; from imagen_jax.commands import main; "
+        f"status = main.main(['sample', 'a red apple', '--out', {str(out)!r}, "
+        "'--steps', '2', '--dtype', 'float16']); "
+        f"json.dump(list(sys.modules), open({str(out / 'modules.json')!r}, 'w')); "
+        "sys.exit(status)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+    return out
+
+
+def test_sampling_never_loads_tensorflow(half):
+    modules = set(json.loads((half / "modules.json").read_text()))
+    assert "jax" in modules
+    assert not {"tensorflow", "seqio", "grain", "clu"} & modules
+
+
+def test_the_shipped_model_draws_in_float16(half):
+    """A number that is not finite would spread, and be written as black."""
+    for name in ("base_16", "sr_64_64", "sr_256_256"):
+        pixels = np.asarray(Image.open(half / f"000_{name}.png"), float)
+        side = pixels.shape[0] // 4
+        red, green, blue = pixels[side:-side, side:-side].mean((0, 1))
+        assert red > green + 40 and red > blue + 40, name
+        assert pixels[:side].mean() > 60, name
 
 
 @pytest.mark.slow
@@ -105,7 +125,7 @@ def test_sample_writes_every_stage_a_sheet_and_the_settings(capsys, tmp_path):
     assert status == 0 and "4 pictures" in out
     settings = json.loads((tmp_path / "settings.json").read_text())
     names = [s["stage"] for s in settings["stages"]]
-    assert len(names) == 3 and settings["seed"] == 3
+    assert len(names) == 3 and settings["pictures"][0]["seed"] == 3
     files = sorted(p.name for p in tmp_path.glob("0*.png"))
     assert len(files) == 4 * 3
     last = max(tmp_path.glob("003_*.png"), key=lambda p: Image.open(p).size)

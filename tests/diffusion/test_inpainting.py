@@ -1,7 +1,5 @@
 """Laws of known pixels, on a Gaussian whose pixels depend on each other."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 from imagen_jax.conditioning import Conditioning
 from imagen_jax.diffusion import (
     inpainting,
+    multistep,
     noise,
     prediction,
     process,
@@ -107,17 +106,12 @@ def test_a_step_made_once_is_the_solvers():
     np.testing.assert_array_equal(draw(once, MASK), draw(solvers.DDIM(), MASK))
 
 
-def test_a_solver_with_a_memory_is_refused():
-    @dataclasses.dataclass(frozen=True)
-    class Remembering:
-        def init(self, z):
-            return (*solvers.DDIM().init(z), z)
-
-        def update(self, *_):
-            raise NotImplementedError
-
-    with pytest.raises(ValueError, match=r"without memory.*got Remembering"):
-        inpainting.Resampled(solver=Remembering()).init(rows(PICTURE))
+def test_a_solver_with_a_memory_begins_each_turn_anew():
+    """Of order 1 then, whatever it is elsewhere: DPM-Solver++'s is DDIM."""
+    forgetful = inpainting.Resampled(solver=multistep.DPMSolverPP2M(), times=3)
+    plain = inpainting.Resampled(solver=solvers.DDIM(), times=3)
+    np.testing.assert_allclose(draw(forgetful, MASK), draw(plain, MASK), atol=1e-4)
+    assert forgetful.calls == 3
 
 
 @pytest.mark.parametrize("name", ["preserving", "exploding"])
