@@ -70,6 +70,7 @@ def outputs_of(source: str, names: dict[str, Any]) -> list[Output]:
             raise RuntimeError(f"run_notebooks: failed: {line}")
 
     names |= {"display": display, "_command": command}
+    # As an f-string, so that {names} are filled in.
     tree = ast.parse(COMMAND.sub(lambda m: f"_command(f{m[1]!r})", source))
     last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
     with contextlib.redirect_stdout(printed):
