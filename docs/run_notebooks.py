@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image
 
 Output = dict[str, Any]
-COMMAND = re.compile(r"^!(.*(?:\\\n.*)*)", re.MULTILINE)
+COMMAND = re.compile(r"^!((?:.*\\\n)*.*)", re.MULTILINE)
 
 
 def execute(
