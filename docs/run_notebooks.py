@@ -16,7 +16,7 @@ import re
 import shlex
 import sys
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
@@ -25,14 +25,11 @@ Output = dict[str, Any]
 COMMAND = re.compile(r"^!((?:.*\\\n)*.*)", re.MULTILINE)
 
 
-def execute(
-    notebook: Mapping[str, Any], done: Callable[[Mapping[str, Any]], Any] = id
-) -> None:
+def execute(notebook: Mapping[str, Any]) -> None:
     """Run all code cells, one after the other, and give them what they put out.
 
     Args:
       notebook: as JSON has it (nbformat 4), changed in place.
-      done: called with every cell after it ran.
 
     Raises:
       Whatever a cell raises, and RuntimeError if a command fails.
@@ -42,7 +39,6 @@ def execute(
     for count, cell in enumerate(code, start=1):
         cell["outputs"] = outputs_of("".join(cell["source"]), names)
         cell["execution_count"] = count
-        done(cell)
 
 
 def outputs_of(source: str, names: dict[str, Any]) -> list[Output]:
