@@ -4,27 +4,24 @@ import importlib.util
 import json
 import pathlib
 import re
+import shutil
 
 import flax.linen as nn
 import jax
 import pytest
 
-from imagen_jax import build
+from imagen_jax import build, hub
 from imagen_jax.checkpoints import model_directory
 from imagen_jax.commands import configs
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 NOTEBOOKS = sorted((DOCS / "colab").glob("*.ipynb"))
+TOKENIZER = hub.PUBLISHED / "emoji" / "spiece.model"
 STAGES = {
     "emoji/base": ("--config.network.channels=16", "--config.network.head_dim=16"),
     "emoji/sr_64": ("--config.network.channels=(8, 8)", "--config.network.heads=1"),
     "emoji/sr_256": ("--config.sampling.steps=1",),
 }
-TEXT = (
-    "--config.text.encoder.d_model=16",
-    "--config.text.encoder.num_layers=1",
-    "--config.text.encoder.d_ff=16",
-)
 
 
 def runner():
@@ -56,13 +53,17 @@ def noise(tmp_path_factory):
     found, trees = [], {}
     for name, small in STAGES.items():
         config = configs.load(name)
-        configs.override(config, [*small, *TEXT])
+        configs.override(config, small)
+        config.text.sentencepiece = str(TOKENIZER)
         init = build.make_stage(config).init
         trees[config.name] = nn.unbox(jax.jit(init)(jax.random.key(0)))
         found.append(config)
     text = build.make_text_encoder(found[0])
     trees["text"] = nn.unbox(jax.jit(text.init)(jax.random.key(0)))
     folder = tmp_path_factory.mktemp("noise")
+    shutil.copy(TOKENIZER, folder)
+    for config in found:
+        config.text.sentencepiece = TOKENIZER.name
     model_directory.write(folder, [c.to_dict() for c in found], trees, "float32")
     return folder
 
