@@ -68,11 +68,13 @@ def outputs_of(source: str, names: dict[str, Any]) -> list[Output]:
     names |= {"display": display, "_command": command}
     # As an f-string, so that {names} are filled in.
     tree = ast.parse(COMMAND.sub(lambda m: f"_command(f{m[1]!r})", source))
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    last = tree.body[-1]
+    if isinstance(last, ast.Expr):
+        tree.body.pop()
     with contextlib.redirect_stdout(printed):
         exec(compile(tree, "cell", "exec"), names)
         value = None
-        if last is not None:
+        if isinstance(last, ast.Expr):
             value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
         if value is not None:
             display(value)
