@@ -50,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw anew from the small version, with --aug-level 0.3 by default",
     )
     parser.add_argument(
-        "--size", type=size, metavar="WxH", help="of the result (default: fitting)"
+        "--size",
+        type=sample.size,
+        metavar="WxH",
+        help="of the result (default: fitting)",
     )
     parser.add_argument(
         "--tile",
@@ -76,14 +79,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", default="out", help="folder for the pictures (default: out)"
     )
-
-
-def size(text: str) -> tuple[int, int]:
-    """Parse "WIDTHxHEIGHT" into (height, width)."""
-    width, by, height = text.lower().partition("x")
-    if not (by and width.strip().isdigit() and height.strip().isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form WIDTHxHEIGHT")
-    return int(height), int(width)
 
 
 def outpaint(text: str) -> tuple[int, ...]:
@@ -112,9 +107,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     tell_size(request, picture, args)
     sample.warn_of_unknown(model, args)
     given = {
-        **sample.settings_of(args),
         **{name: getattr(args, name) for name in ("strength", "resample")},
         **{name: getattr(args, name) for name in ("tile", "colour_fix")},
+        **sample.settings_of(args),
     }
     settings = editing.with_defaults(request, given, varied=args.variations)
     with sample.bar() as progress:

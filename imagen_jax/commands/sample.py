@@ -29,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="draw N pictures on the way from the first of two prompts to the second",
     )
+    parser.add_argument(
+        "--size",
+        type=size,
+        metavar="WxH",
+        help="of the pictures; any that the networks can halve (default: square)",
+    )
     add_settings(parser)
     parser.add_argument(
         "--until", metavar="STAGE", help="the last stage to draw; --from goes on"
@@ -208,6 +214,14 @@ def weight(text: str):
     return text if text == "off" else float(text)
 
 
+def size(text: str) -> tuple[int, int]:
+    """Parse "WIDTHxHEIGHT" into (height, width)."""
+    width, by, height = text.lower().partition("x")
+    if not (by and width.strip().isdigit() and height.strip().isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form WIDTHxHEIGHT")
+    return int(height), int(width)
+
+
 def pairs(first: str, second: str) -> Callable[[str], dict]:
     """Parse "0.3:3" or "0.3:3,off:off" into two settings, each as `numbers` has it."""
 
@@ -310,7 +324,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     out = writable(args.out)
     started = time.time()
 
-    from imagen_jax.cascade import picture_files
+    from imagen_jax.cascade import picture_files, request
 
     told = picture_files.first_settings(args.begun) if args.begun else {}
     model = load(args, told.get("model"))
@@ -327,6 +341,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
                 negative=args.negative or "",
                 num=1 if args.num is None else args.num,
                 seed=args.seed or 0,
+                given=request.Request(size=args.size),
                 progress=progress,
                 **options,
             )
@@ -353,6 +368,8 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(
             "--from: prompts, --num and --seed are in the files; leave them out."
         )
+    if args.begun and args.size:
+        raise ValueError("--from: the files have their size; leave --size out.")
     if args.begun and (args.negative or args.interpolate):
         raise ValueError(
             "--from: the files hold --negative and what lies between prompts; leave "

@@ -16,13 +16,13 @@ def three():
     """Stages of Imagen's resolutions, with the least of networks."""
     common = {"schedule": schedules.CosineSchedule(), "parameterization": prediction.X}
 
-    def enlarging(name, low, side, folded):
+    def enlarging(name, low, side):
         network = efficient_unet.EfficientUNet(
-            channels=(8, 8),
-            num_res_blocks=(1, 1),
-            strides=(2, 2),
-            attention=("none", "none"),
-            space_to_depth=folded,
+            channels=(8,),
+            num_res_blocks=(1,),
+            strides=(2,),
+            attention=("none",),
+            space_to_depth=8,
             input_skip=True,  # Untrained, they enlarge.
         )
         return stage.Stage(
@@ -40,8 +40,8 @@ def three():
     return cascade.Cascade(
         stages=(
             stage.Stage(name="base", network=base, resolution=64, **common),
-            enlarging("middle", 64, 256, 4),
-            enlarging("large", 256, 1024, 8),
+            enlarging("middle", 64, 256),
+            enlarging("large", 256, 1024),
         )
     )
 
@@ -64,7 +64,7 @@ def test_a_wide_picture_goes_through_all_three_stages(three):
     assert drawn[0].std() > 0.1
     for small, large in itertools.pairwise(drawn):
         again = images.resize(large, small.shape[1:3])
-        assert float(abs(again - small).mean()) < 0.2 * float(small.std())
+        assert np.corrcoef(np.ravel(again), np.ravel(small))[0, 1] > 0.9
 
 
 def test_a_size_that_a_network_cannot_halve_is_refused_with_the_nearest(three):
@@ -105,7 +105,7 @@ def test_tiles_that_a_network_cannot_see_are_refused(three):
     sizes.check_tile(large, 0, (640, 1536))
     sizes.check_tile(large, 256, (640, 1536))
     with pytest.raises(
-        ValueError, match=r"multiple of 32, got 250; the nearest is 256"
+        ValueError, match=r"multiple of 16, got 250; the nearest is 256"
     ):
         sizes.check_tile(large, 250, (640, 1536))
     placed = dataclasses.replace(large.network, positions="coordinates")
