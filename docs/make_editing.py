@@ -37,7 +37,7 @@ def sheet(model_name: str) -> None:
     drawn = model.sample([PROMPT, APPLE])
     dog, apple = drawn.images
     mask = np.zeros(dog.shape[:2], np.uint8)
-    mask[40:220, 132:248] = 255
+    mask[40:220, 112:248] = 255
     shown = [(dog, PROMPT), (np.where(mask[..., None] > 0, 255, dog // 2), "the mask")]
     for turns in (None, (5, None, None)):
         found = model.edit(CHANGED, dog, mask=mask, resample=turns).images[0]
@@ -45,12 +45,12 @@ def sheet(model_name: str) -> None:
         print(f"in-painted, resample {turns}: known pixels the same: {same}")
         shown.append((found, f"in-painted{', r = 5' if turns else ''}: {CHANGED}"))
     shown.append((apple, APPLE))
-    for strength in (0.6, 0.8, 0.9):
+    for strength in (0.2, 0.4, 0.6):
         found = model.edit(PIZZA, apple, strength=strength).images[0]
         shown.append((found, f"strength {strength}: {PIZZA}"))
-    small = shrunk(apple, 192)
-    found = model.edit(APPLE, small, outpaint=(128, 32, 0, 32)).images[0]
-    shown.append((found, "out-painted by 128 at the left, 32 above and below"))
+    small = shrunk(dog, 192)
+    found = model.edit(PROMPT, small, outpaint=(64, 32, 64, 32)).images[0]
+    shown.append((found, "192 px, out-painted to 320 x 256"))
     for level in (0.0, 0.3):
         found = model.variations(CHANGED, dog, aug_level=level).images[0]
         shown.append((found, f"variation, aug_level {level}: {CHANGED}"))
