@@ -1,0 +1,109 @@
+"""What the page must know of a model, and of a drawing, as JSON has it."""
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from imagen_jax.cascade import recipe, settings
+from imagen_jax.cascade.recipe import SamplingRecipe
+from imagen_jax.cascade.text_to_image import TextToImage
+from imagen_jax.serving import asking, pictures
+from imagen_jax.serving.limits import Limits
+from imagen_jax.serving.queue import Drawing
+
+# What the brush and not the table of stages asks for.
+ELSEWHERE = {"solver", *asking.OF_EDITING}
+
+
+def model(of: TextToImage, limits: Limits) -> dict[str, Any]:
+    """The model's stages with their settings, and what may be asked for.
+
+    The settings and their kinds are read off `SamplingRecipe` and the solvers, so that
+    a new one is on the page without a line here.
+    """
+    return {
+        "name": of.name,
+        "stages": [
+            {"name": stage.name, "side": stage.resolution, "settings": own}
+            for stage, own in zip(of.cascade.stages, of.plain(of.recipes), strict=True)
+        ],
+        "settings": [{"name": "solver", "kind": "solver"}, *_settings()],
+        "solvers": {name: _solver(name) for name in recipe.SOLVERS},
+        "negative": asking.takes_negative(of),
+        "edit": asking.takes_pictures(of),
+        "limits": dataclasses.asdict(limits),
+    }
+
+
+def drawing(of: Drawing, seen: int = -1) -> dict[str, Any]:
+    """A drawing as it stands; of its pictures in the making those changed since."""
+    told: dict[str, Any] = {
+        "drawing": of.id,
+        "state": of.state,
+        "place": of.place,
+        "unknown": list(of.unknown),
+        "seconds": round(of.seconds, 1),
+    }
+    if of.total:
+        told |= {
+            "stage": of.stage,
+            "step": of.step,
+            "steps": of.steps,
+            "done": of.done,
+            "total": of.total,
+        }
+    if of.error:
+        told["error"] = of.error
+    if of.looks:
+        told["looks"] = [
+            {
+                "picture": place,
+                "stage": look.stage,
+                "side": max(look.pixels.shape[:2]),
+                "source": pictures.preview(look.pixels),
+            }
+            for place, look in sorted(of.looks.items())
+            if look.version > seen
+        ]
+    if of.samples is not None:
+        told["settings"] = [dict(stage) for stage in of.samples.settings]
+        told["stages"] = [
+            {"name": name, "height": s.shape[1], "width": s.shape[2], "count": len(s)}
+            for name, s in zip(of.samples.stage_names, of.samples.stages, strict=True)
+        ]
+    return told
+
+
+def _settings() -> Iterator[dict[str, Any]]:
+    """What a person can set of a stage: its name, and what it may be."""
+    said = {field: name for name, field in settings.SAID.items()}
+    for field, annotation in settings.kinds_of(SamplingRecipe).items():
+        if field in ELSEWHERE:
+            continue
+        kind = _kind(annotation)
+        if field == "threshold":
+            yield {"name": field, "kind": "choice", "choices": recipe.THRESHOLDS}
+        elif kind is not None:
+            yield {"name": said.get(field, field), **kind}
+
+
+def _kind(annotation: Any) -> dict[str, Any] | None:
+    """Of numbers: whether whole, and whether there may be none."""
+    kinds = typing.get_args(annotation) or (annotation,)
+    if not {int, float} & set(kinds):
+        return None
+    return {
+        "kind": "number" if float in kinds else "integer",
+        "optional": type(None) in kinds,
+    }
+
+
+def _solver(name: str) -> dict[str, float]:
+    """The numbers of a solver, as it has them by default."""
+    plain = dataclasses.asdict(recipe.make_solver(name))  # pyright: ignore
+    return {
+        key: value
+        for key, value in plain.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
