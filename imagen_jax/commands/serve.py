@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a name by which the page is reached, beside localhost, addresses and this "
-        "machine's own name; may be repeated",
+        help="a name by which the page is reached, beside localhost, addresses and "
+        "this machine's own name; may be repeated",
     )
     parser.add_argument(
         "--waiting", type=int, default=8, help="drawings that may wait (default 8)"

@@ -191,9 +191,8 @@ class _Fields:
 
     def finish(self) -> None:
         if self._rest:
-            raise ValueError(
-                f"The {self._what} has the unknown key {_short(next(iter(self._rest)))}."
-            )
+            key = _short(next(iter(self._rest)))
+            raise ValueError(f"The {self._what} has the unknown key {key}.")
 
 
 def _short(value: Any) -> str:

@@ -33,6 +33,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
+    "Server": "imagen-jax",
 }
 
 
@@ -138,7 +139,7 @@ class Guard:
             return name in self.names
 
     def _own(self, request: web.Request) -> bool:
-        """Whether no other site's page sent it; links from elsewhere may show a page."""
+        """Whether no other site's page sent it; links from there may show the page."""
         asks = request.method not in SAFE or request.path.startswith("/api/")
         if not asks:
             return True
@@ -186,8 +187,11 @@ class Guard:
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two texts are equal, in a time that tells nothing of where they differ."""
-    return hmac.compare_digest(one.encode(), other.encode())
+    """Whether two texts are equal, in a time that does not tell where they differ."""
+    # What a header holds need not be text.
+    return hmac.compare_digest(
+        one.encode(errors="surrogateescape"), other.encode(errors="surrogateescape")
+    )
 
 
 def refused(status: int, why: str) -> web.Response:

@@ -18,6 +18,9 @@ from imagen_jax.serving.asking import Asked
 from imagen_jax.serving.limits import Limits
 
 
+LONGEST = 500  # Characters of an error; XLA's can fill a screen.
+
+
 class State(enum.StrEnum):
     """Where a drawing stands."""
 
@@ -46,7 +49,7 @@ class Look:
     version: int
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Drawing:
     """One drawing in the queue. Only the queue changes it, under its lock.
 
@@ -122,18 +125,19 @@ class Queue:
           Full: if as many wait as may.
         """
         with self._changed:
-            # One that nobody draws yet is about to be taken; it does not wait.
-            busy = self._present is not None or bool(self._waiting)
-            if busy and self._limit_reached():
+            busy = self._present is not None
+            if busy and len(self._waiting) >= self._limits.waiting:
                 raise Full(
                     f"The queue is full: {len(self._waiting)} drawings wait. Try again "
                     "when one of them is done, or cancel one of yours."
                 )
             drawing = Drawing(asked, unknown)
-            self._waiting.append(drawing)
             self._drawings[drawing.id] = drawing
-            self._renumber()
-            self._changed.notify_all()
+            if busy:
+                self._waiting.append(drawing)
+                self._renumber()
+            else:
+                self._begin(drawing)
         self.listener()
         return drawing
 
@@ -165,11 +169,6 @@ class Queue:
         self.listener()
         return True
 
-    def counts(self) -> tuple[int, int]:
-        """How many are drawn (0 or 1), and how many wait."""
-        with self._changed:
-            return int(self._present is not None), len(self._waiting)
-
     def close(self, timeout: float = 10.0) -> None:
         """End all drawings; those that wait are gone, of the present one is kept."""
         with self._changed:
@@ -182,28 +181,21 @@ class Queue:
         self.listener()
         self._thread.join(timeout)
 
-    def _limit_reached(self) -> bool:
-        # With nothing drawn yet, the first of those waiting is as good as drawn.
-        coming = 1 if self._present is None else 0
-        return len(self._waiting) - coming >= self._limits.waiting
-
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._waiting)
-                if self._closed:
+                self._changed.wait_for(lambda: self._closed or self._present)
+                drawing = self._present
+                if drawing is None:
                     return
-                drawing = self._present = self._waiting.popleft()
-                drawing.state, drawing.began = State.DRAWING, time.monotonic()
-                drawing.version += 1
-                self._renumber()
-            self.listener()
             state, error, samples = self._drawn(drawing)
             with self._changed:
                 drawing.samples, drawing.error = samples, error
                 self._cancelled.discard(drawing.id)
                 self._present = None
                 self._end(drawing, state)
+                if self._waiting:
+                    self._begin(self._waiting.popleft())
                 self._renumber()
                 self._forget()
             self.listener()
@@ -215,7 +207,7 @@ class Queue:
             if samples.stages:
                 self._finished(dataclasses.replace(drawing, samples=samples))
         except (ValueError, RuntimeError, OSError) as error:
-            return State.FAILED, " ".join(str(error).split()), samples
+            return State.FAILED, " ".join(str(error).split())[:LONGEST], samples
         except Exception:
             traceback.print_exc(file=sys.stderr)
             return State.FAILED, "The server failed; its log tells more.", samples
@@ -237,20 +229,26 @@ class Queue:
 
         return report
 
+    def _begin(self, drawing: Drawing) -> None:
+        self._present = drawing
+        drawing.state, drawing.began, drawing.place = State.DRAWING, time.monotonic(), 0
+        drawing.version += 1
+        self._changed.notify_all()
+
     def _end(self, drawing: Drawing, state: State) -> None:
         drawing.state = state
         drawing.version += 1
         # What was sent is of no more use, and may be large.
         drawing.asked = dataclasses.replace(drawing.asked, picture=None, mask=None)
         drawing.looks = {}
+        self._changed.notify_all()
         if drawing.began:
             drawing.seconds = time.monotonic() - drawing.began
 
     def _renumber(self) -> None:
-        ahead = 1 if self._present is not None else 0
-        for place, drawing in enumerate(self._waiting):
-            if drawing.place != place + ahead:
-                drawing.place = place + ahead
+        for place, drawing in enumerate(self._waiting, 1):
+            if drawing.place != place:
+                drawing.place = place
                 drawing.version += 1
 
     def _forget(self) -> None:

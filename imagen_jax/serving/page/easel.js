@@ -57,6 +57,7 @@ export class Easel {
     at("caption").textContent = this.#caption(drawing);
     const place = at("pictures");
     place.classList.toggle("single", drawing.asked.num === 1);
+    place.classList.toggle("two", drawing.asked.num === 2);
     place.classList.toggle("waiting", going);
     if (other) place.replaceChildren(...this.#figures(drawing));
     for (const [i, figure] of [...place.children].entries()) this.#fill(figure, drawing, i);
