@@ -17,7 +17,6 @@ from imagen_jax.cascade.samples import Samples
 from imagen_jax.serving.asking import Asked
 from imagen_jax.serving.limits import Limits
 
-
 LONGEST = 500  # Characters of an error; XLA's can fill a screen.
 
 
