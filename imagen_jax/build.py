@@ -29,7 +29,14 @@ from imagen_jax.data import (
     sprites,
     tasks,
 )
-from imagen_jax.diffusion import grids, losses, noise, prediction, schedules
+from imagen_jax.diffusion import (
+    grids,
+    guidance_weights,
+    losses,
+    noise,
+    prediction,
+    schedules,
+)
 from imagen_jax.evaluation import composition, detection, grid, scorer_suite
 from imagen_jax.models import (
     bert,
@@ -37,10 +44,10 @@ from imagen_jax.models import (
     deepfloyd_unet,
     detector,
     efficient_unet,
-    layers,
     t5,
     unet,
 )
+from imagen_jax.published import placing
 from imagen_jax.text import encoder, pretraining, tokenizer
 from imagen_jax.training import loop, optimizer, step
 
@@ -129,7 +136,12 @@ def make_recipe(config: Config) -> recipe.SamplingRecipe:
     """The sampling recipe of `config.sampling`."""
     values = dict(config.sampling)
     values["solver"] = recipe.make_solver(**values["solver"])
-    values["grid"] = grids.by_name(values.get("grid", "uniform"))
+    named = values.get("grid", "uniform")
+    named = {"name": named} if isinstance(named, str) else named
+    values["grid"] = grids.by_name(**named)
+    values["guidance_schedule"] = guidance_weights.by_name(
+        values.get("guidance_schedule", "constant")
+    )
     return constructing.construct(recipe.SamplingRecipe, "sampling", values)
 
 
@@ -209,11 +221,18 @@ def shapes_of(init: Callable[[jax.Array], Any]) -> Any:
     return partitioning.unbox(jax.eval_shape(init, jax.random.key(0)))
 
 
-def text_params(config: Config) -> Any:
+def text_params(
+    config: Config,
+    place: Callable[[str, np.ndarray], Any] = model_directory.float32,
+) -> Any:
     """The trained parameters of the text encoder, from `config.text.weights`.
 
     They come from the working directory of a config of kind "text", from a model
-    directory, or from a shipped model's name.
+    directory, or from a shipped model's name, one at a time.
+
+    Args:
+      config: of a stage, or of anything else with a group `text`.
+      place: (parameter's name, array) -> what becomes of it.
     """
     where = config.text.weights
     if not where:
@@ -226,15 +245,19 @@ def text_params(config: Config) -> Any:
     shapes = shapes_of(encoder_init(module, config.text.length))
     checkpoints = epath.Path(where) / "checkpoints"
     if checkpoints.exists():
-        return store.load(checkpoints, "ema_params")["encoder"]
-    return model_directory.parameters(hub.model_folder(where), "text")(shapes)
+        stored = safetensors.flatten(store.load(checkpoints, "ema_params")["encoder"])
+        return safetensors.unflatten({n: place(n, a) for n, a in stored.items()})
+    return model_directory.parameters(hub.model_folder(where), "text", place)(shapes)
 
 
-def frozen_params(config: Config, mesh: Mesh, params: Any) -> Any:
-    """The text encoder's parameters on the mesh, split as the table of axes says."""
+def frozen_params(config: Config, mesh: Mesh) -> Any:
+    """The text encoder's parameters on the mesh, split as the table of axes says.
+
+    Each goes to its place when it is read; no host holds more than one at a time.
+    """
     module = make_text_module(config)
     boxed = jax.eval_shape(encoder_init(module, config.text.length), jax.random.key(0))
-    return partitioning.place_params(mesh, boxed, layers.stored(params, module.dtype))
+    return text_params(config, placing.placing(mesh, boxed, module.dtype))
 
 
 def text_identity(config: Config, params: Any) -> str:
@@ -339,10 +362,15 @@ def sheet_source(config: Config) -> tasks.Source:
 def make_examples(
     config: Config,
     module: stage.Stage,
-    params: Any,
+    mesh: Mesh,
+    text: Any,
     cache: embeddings.Cache | None = None,
 ) -> grid.Examples:
-    """Captions to draw while training, held-out ones, with their pictures' low-res."""
+    """Captions to draw while training, held-out ones, with their pictures' low-res.
+
+    Their embeddings come from the text encoder's parameters on the mesh, or, where
+    these are None, from files.
+    """
     source = sheet_source(config)
     seed, size = config.data.seed, module.resolution
     number = range(config.training.sample_num)
@@ -350,10 +378,14 @@ def make_examples(
     texts = [example["text"] for example in examples]
     pictures = [example["image"] for example in examples]
     wanted = grid.prompts(module, texts)
-    if params is None and cache is not None:
-        found = map(jax.numpy.asarray, cache(wanted, config.text.length))
+    # On every host alike, whatever devices the drawing will have.
+    found: Any
+    if text is None and cache is not None:
+        found = cache(wanted, config.text.length)
     else:
-        found = make_text_encoder(config).truncated(params, wanted)
+        with partitioning.use(mesh):
+            found = make_text_encoder(config).truncated(text, wanted)
+        found = map(partitioning.fetch, found)
     embedding = encoder.TextEmbedding(*found)
     return grid.examples_of(module, embedding, texts, pictures)
 
@@ -376,10 +408,10 @@ def training_run(config: Config) -> loop.TrainingRun:
     mesh = partitioning.make_mesh(config.mesh)
     rule, schedule = make_optimizer(config)
     cached = bool(config.data.get("embeddings", ""))
-    params = None
-    if config.kind == "stage" and (config.text.weights or not cached):
-        params = text_params(config)
-    cache = make_cache(config, params) if cached else None
+    encodes = config.kind == "stage" and (config.text.weights or not cached)
+    cache = None
+    if cached:
+        cache = make_cache(config, text_params(config) if encodes else None)
     reader = make_reader(config, cache)
     common = {
         "optimizer": rule,
@@ -391,7 +423,6 @@ def training_run(config: Config) -> loop.TrainingRun:
         "bad_examples": reader.bad_examples,
         "mesh": mesh,
     }
-    frozen = None if cached or params is None else frozen_params(config, mesh, params)
     if config.kind == "text":
         task = make_text_task(config)
         return loop.TrainingRun(loss=task.loss, init=task.init, **common)
@@ -404,15 +435,16 @@ def training_run(config: Config) -> loop.TrainingRun:
             loss=task.loss, init=task.init, evaluate=shares, **common
         )
     module = make_stage(config)
-    sample = None
-    if config.training.sample_every:
-        examples = make_examples(config, module, params, cache)
+    sample, pictures = None, config.training.sample_every
+    text = frozen_params(config, mesh) if encodes and (pictures or not cached) else None
+    if pictures:
+        examples = make_examples(config, module, mesh, text, cache)
         settings = make_recipe(config)
         sample = lambda _, ema: grid.sheet(module, ema, settings, examples)  # noqa: E731
     return loop.TrainingRun(
         loss=module.loss,
         init=module.init,
-        frozen=frozen,
+        frozen=None if cached else text,
         sample=sample,
         **common,
     )

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 from flax.linen import spmd
-from jax.experimental import mesh_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 # Mesh axes: "data" and "fsdp" split the batch, "fsdp" also splits parameters, "tensor"
@@ -263,6 +263,13 @@ def place_params(mesh: Mesh, boxed_shapes, params):
         )
 
     return jax.tree.map(one, params, param_shardings(mesh, boxed_shapes))
+
+
+def fetch(array: jax.Array) -> np.ndarray:
+    """All of an array on every host, wherever its parts lie; all hosts must call it."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def place(mesh: Mesh, tree):

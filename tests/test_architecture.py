@@ -44,8 +44,9 @@ ALLOWED = {
     "benchmark": WINGS | SECOND | {"chips", "training", "build", "planning"},
     "acceptance": WINGS
     | SECOND
-    | {"cascade", "evaluation", "build", "hub", "loading", "benchmark", "commands"},
-    "serving": {"cascade"},
+    | {"cascade", "evaluation", "build", "hub", "loading", "benchmark", "commands"}
+    | {"distributed"},
+    "serving": {"cascade", "diffusion"},
     "commands": WINGS
     | SECOND
     | {"cascade", "data", "published", "training", "evaluation", "build"}

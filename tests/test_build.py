@@ -2,21 +2,24 @@ import jax
 import numpy as np
 
 from imagen_jax import build, partitioning
+from imagen_jax.checkpoints import model_directory
 from imagen_jax.commands import configs
 
 
-def test_a_frozen_text_encoder_is_split_over_the_mesh_in_its_own_dtype():
+def test_a_frozen_text_encoder_is_split_over_the_mesh_in_its_own_dtype(tmp_path):
     config = configs.load("shapes/base")
     config.text.encoder.dtype = "bfloat16"
     module = build.make_text_module(config)
     shapes = build.shapes_of(build.encoder_init(module, config.text.length))
-    params = jax.tree.map(lambda a: np.ones(a.shape, a.dtype), shapes)
+    params = jax.tree.map(lambda a: np.full(a.shape, 0.1, a.dtype), shapes)
+    model_directory.write(tmp_path, [], {"text": params}, "float32")
+    config.text.weights = str(tmp_path)
     mesh = partitioning.make_mesh({"fsdp": 4, "tensor": 2})
-    placed = build.frozen_params(config, mesh, params)
+    placed = build.frozen_params(config, mesh)
     kernel = placed["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"]
     rows, columns = kernel.shape
     assert kernel.sharding.shard_shape(kernel.shape) == (rows // 4, columns // 2)
-    assert kernel.dtype == "bfloat16"
+    assert kernel.dtype == "bfloat16" and np.all(abs(kernel - 0.1) < 1e-3)
     # Sums of the norms and the position bias are taken in float32.
     assert placed["encoder"]["encoder_norm"]["scale"].dtype == "float32"
     assert placed["encoder"]["relpos_bias"]["rel_embedding"].dtype == "float32"

@@ -1,21 +1,26 @@
 """The parts of `imagen-jax accept`: each is run in a process of its own.
 
 A part returns plain values and, under "passed", whether they are as they should be. It
-runs on all devices of this machine.
+runs on all devices of this machine, or, where several hosts have joined, of all of
+them; numbers and pictures are then each host's own.
 """
 
+import dataclasses
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from etils import epath
+
+from imagen_jax import distributed
 
 Result = dict[str, Any]
 # What the step and the numerics are measured with: on a CPU what can be had in minutes.
@@ -30,9 +35,24 @@ SHEET = "samples.png"
 LOSS_OFF = 0.05
 
 
-def machine(folder: pathlib.Path) -> Result:
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a part works.
+
+    Attributes:
+      folder: of this host.
+      shared: of all hosts, for checkpoints.
+      joining: flags by which a process finds those of the other hosts; none alone.
+    """
+
+    folder: pathlib.Path
+    shared: epath.Path
+    joining: tuple[str, ...] = ()
+
+
+def machine(place: Place) -> Result:
     """What this is."""
-    del folder
+    del place
     import jax
 
     device = jax.devices()[0]
@@ -40,6 +60,7 @@ def machine(folder: pathlib.Path) -> Result:
         "passed": True,
         "device": device.device_kind,
         "devices": jax.device_count(),
+        "hosts": jax.process_count(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -49,9 +70,9 @@ def machine(folder: pathlib.Path) -> Result:
     }
 
 
-def step(folder: pathlib.Path) -> Result:
+def step(place: Place) -> Result:
     """A training step: what the compiler planned against what the device did."""
-    del folder
+    del place
     import jax
 
     from imagen_jax.benchmark import timing
@@ -75,9 +96,9 @@ def step(folder: pathlib.Path) -> Result:
     }
 
 
-def numerics(folder: pathlib.Path) -> Result:
+def numerics(place: Place) -> Result:
     """The shipped base's loss in bfloat16 against float32, same pictures and noise."""
-    del folder
+    del place
     import jax
     import numpy as np
 
@@ -107,16 +128,22 @@ def numerics(folder: pathlib.Path) -> Result:
     }
 
 
-def resume(folder: pathlib.Path) -> Result:
+def resume(place: Place) -> Result:
     """A run that is killed and goes on, against one that is not."""
-    whole, killed = folder / "whole", folder / "killed"
+    whole, killed = place.shared / "whole", place.shared / "killed"
     for workdir in (whole, killed):  # of an attempt that did not end
-        shutil.rmtree(workdir, ignore_errors=True)
-    finish(whole)
-    if run_training(killed, kill_after=KILL_AFTER) != -signal.SIGKILL:
+        if workdir.exists() and place.joining:
+            # No host may clear it while another writes there.
+            raise RuntimeError(f"{workdir} exists; give a new folder as --shared")
+        if workdir.exists():
+            workdir.rmtree()
+    finish(whole, place.joining)
+    # The host that sees the step first kills its process, and the others' end with it.
+    ends = (-signal.SIGKILL, *[distributed.LOST_ANOTHER] * bool(place.joining))
+    if run_training(killed, place.joining, kill_after=KILL_AFTER) not in ends:
         raise RuntimeError("the training ended before it could be killed")
     before = steps_logged(killed)
-    finish(killed)
+    finish(killed, place.joining)
 
     os.environ["JAX_PLATFORMS"] = "cpu"  # the arrays are only compared
     import jax
@@ -137,7 +164,7 @@ def resume(folder: pathlib.Path) -> Result:
     }
 
 
-def training_command(workdir: pathlib.Path) -> list[str]:
+def training_command(workdir: epath.Path, joining: Sequence[str]) -> list[str]:
     """A short training of the shipped base's config, text encoder included."""
     return [
         *(sys.executable, "-m", "imagen_jax", "train", "--config", "emoji/base"),
@@ -148,19 +175,22 @@ def training_command(workdir: pathlib.Path) -> list[str]:
         "--config.training.log_every=1",
         "--config.training.sample_every=0",
         "--config.training.tensorboard=none",
+        *joining,
     ]
 
 
-def finish(workdir: pathlib.Path) -> None:
+def finish(workdir: epath.Path, joining: Sequence[str] = ()) -> None:
     """Train to the end."""
-    status = run_training(workdir)
+    status = run_training(workdir, joining)
     if status:
         raise RuntimeError(f"the training in {workdir.name} ended with {status}")
 
 
-def run_training(workdir: pathlib.Path, kill_after: int = 0) -> int:
+def run_training(
+    workdir: epath.Path, joining: Sequence[str] = (), kill_after: int = 0
+) -> int:
     """Train to the end, or SIGKILL the process once it has logged so many steps."""
-    process = subprocess.Popen(training_command(workdir))
+    process = subprocess.Popen(training_command(workdir, joining))
     while kill_after and process.poll() is None and steps_logged(workdir) < kill_after:
         time.sleep(0.1)
     if kill_after and process.poll() is None:
@@ -168,14 +198,14 @@ def run_training(workdir: pathlib.Path, kill_after: int = 0) -> int:
     return process.wait()
 
 
-def steps_logged(workdir: pathlib.Path) -> int:
+def steps_logged(workdir: epath.PathLike) -> int:
     """The last step in a run's log."""
-    log = workdir / "metrics.jsonl"
+    log = epath.Path(workdir) / "metrics.jsonl"
     lines = log.read_text().split("\n")[:-1] if log.exists() else []
     return json.loads(lines[-1])["step"] if lines else 0
 
 
-def samples(folder: pathlib.Path) -> Result:
+def samples(place: Place) -> Result:
     """Pictures of held-out prompts by the shipped cascade, and how many are right."""
     import numpy as np
 
@@ -184,14 +214,14 @@ def samples(folder: pathlib.Path) -> Result:
     from imagen_jax.evaluation import composition_suite
 
     judge, recorded = loading.load_scorer()
-    out = folder / "samples"
+    out = place.folder / "samples"
     report = composition_suite.run(
         loading.load("emoji"), judge, recorded, num=PICTURES, out=out
     )
     scenes = composition_suite.prompts(PICTURES, seed=0)[: composition_suite.CHUNK]
     first = np.load(out / "pictures" / "0000.npy")
     sheet = contact_sheet(first, [scene.caption for scene in scenes], cell=192)
-    sheet.save(folder / SHEET)
+    sheet.save(place.folder / SHEET)
     rows = {row.name: row.numbers() for row in report.rows}
     return {
         "passed": rows["all"]["share"] >= RIGHT,
@@ -200,10 +230,12 @@ def samples(folder: pathlib.Path) -> Result:
     }
 
 
-PARTS: dict[str, Callable[[pathlib.Path], Result]] = {
+PARTS: dict[str, Callable[[Place], Result]] = {
     "machine": machine,
     "step": step,
     "numerics": numerics,
     "resume": resume,
     "samples": samples,
 }
+# Parts that join no other host themselves; the processes that they start do.
+APART = ("resume",)

@@ -162,6 +162,7 @@ class Cascade:
           ValueError: naming the setting.
         """
         recipe.check()
+        self.stages[i].sampler(recipe).check()
 
     def plan(self, request: Request) -> tuple[int, tuple[Size, ...]]:
         """Where drawing begins, and the (height, width) of each stage from there on.

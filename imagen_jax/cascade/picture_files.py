@@ -4,7 +4,7 @@ import io
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from imagen_jax.cascade.samples import Samples
 
 KEY = "imagen_jax"  # of the settings among a PNG's texts
 SETTINGS = "settings.json"
-ROW = ("prompt", "seed", "number")  # What one picture is.
+ROW = ("prompt", "seed", "number", "negative")  # What one picture is.
 # What a PNG must tell for drawing to go on from it.
 NEEDED = {"prompt": str, "number": int, "seed": int, "stage": str}
 
@@ -45,6 +45,8 @@ def png(samples: Samples, stage: int = -1, picture: int = 0) -> bytes:
         "seed": samples.seeds[picture],
         "stage": samples.stage_names[stage],
     }
+    if samples.negatives[picture]:
+        told["negative"] = samples.negatives[picture]
     text = PngImagePlugin.PngInfo()
     text.add_itxt(KEY, json.dumps(told))
     buffer = io.BytesIO()
@@ -79,7 +81,10 @@ def save(
             path.write_bytes(png(samples, k, i))
             files.append(path)
             listed.append({"file": path.name, "picture": i, "stage": name})
-    rows = zip(samples.prompts, samples.seeds, samples.numbers, strict=True)
+    rows = zip(
+        *(samples.prompts, samples.seeds, samples.numbers, samples.negatives),
+        strict=True,
+    )
     written = {
         **common(samples),
         "complete": samples.complete,
@@ -115,7 +120,7 @@ def read(paths: Sequence[str | pathlib.Path], stage_names: Sequence[str]) -> Sam
     for path in map(pathlib.Path, paths):
         if (path / SETTINGS).is_file():
             for row in _written(path)["pictures"]:
-                pictures.setdefault(tuple(row[name] for name in ROW), {})
+                pictures.setdefault(_row(row), {})
     for path, other, picture in _found(paths):
         if other["stage"] not in stage_names:
             raise ValueError(
@@ -128,10 +133,9 @@ def read(paths: Sequence[str | pathlib.Path], stage_names: Sequence[str]) -> Sam
                     f"--from: {path} was drawn with another {name} entry than what "
                     f"comes before it; go on from one run at a time."
                 )
-        row = tuple(other[name] for name in ROW)
-        pictures.setdefault(row, {})[other["stage"]] = picture
+        pictures.setdefault(_row(other), {})[other["stage"]] = picture
     names, stages = _prefixes(list(pictures.values()), stage_names)
-    prompts, seeds, numbers = zip(*pictures, strict=True)
+    prompts, seeds, numbers, negatives = zip(*pictures, strict=True)
     return Samples(
         prompts,
         stages,
@@ -141,6 +145,7 @@ def read(paths: Sequence[str | pathlib.Path], stage_names: Sequence[str]) -> Sam
         model=told.get("model", ""),
         settings=tuple(told.get("stages", ())),
         complete=False,
+        negatives=negatives,
     )
 
 
@@ -224,6 +229,10 @@ def _found(paths: Sequence[str | pathlib.Path]) -> Iterable[tuple]:
                 raise ValueError(f"--from: {path} is no PNG of `imagen-jax sample`.")
             with Image.open(path) as image:
                 yield path, told, np.asarray(image.convert("RGB"))
+
+
+def _row(told: Mapping[str, Any]) -> tuple:
+    return tuple(told.get(name, "") for name in ROW)
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -1,34 +1,67 @@
 """How to draw from one stage: the settings that a person turns."""
 
 import dataclasses
+import inspect
+import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 
-from imagen_jax.diffusion import grids, solvers, thresholding
+from imagen_jax.diffusion import (
+    grids,
+    guidance_weights,
+    karras,
+    multistep,
+    solvers,
+    thresholding,
+)
 from imagen_jax.types import Array
 
 THRESHOLDS = ("dynamic", "static", "none")
-SOLVERS = {"ddim": solvers.DDIM, "ancestral": solvers.Ancestral}
+# What configs and commands call them.
+SOLVERS: dict[str, Callable[..., solvers.Solver]] = {
+    "ancestral": solvers.Ancestral,
+    "ddim": solvers.DDIM,
+    "ddpm": solvers.ddpm,
+    "dpmpp_2m": multistep.DPMpp2M,
+    "dpmpp_2m_sde": multistep.DPMpp2MSDE,
+    "euler": karras.Euler,
+    "heun": karras.Heun,
+    "unipc": multistep.UniPC,
+}
+# Settings that say how a stage is guided, where it is.
+OF_GUIDANCE = (
+    *("guidance_schedule", "guidance_low", "guidance_high"),
+    *("guidance_rescale", "apg_eta", "apg_norm"),
+)
 
 
-def make_solver(name: str, **settings: float) -> solvers.Solver:
-    """A solver by name: "ddim", or "ancestral" with its `gamma` in [0, 1].
+def make_solver(name: str, **settings: Any) -> solvers.Solver:
+    """A solver by its name in `SOLVERS`, with its fields as `settings`.
 
     Raises:
-      ValueError: for another name.
+      ValueError: for another name, or settings that the solver lacks.
     """
     if name not in SOLVERS:
         raise ValueError(
             f"sampling: solver must be one of {sorted(SOLVERS)}, got {name!r}."
+        )
+    known = sorted(inspect.signature(SOLVERS[name]).parameters)
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(
+            f"sampling.solver: {name!r} must have settings of {known}, got {unknown}."
         )
     return SOLVERS[name](**settings)
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["solver", "w", "percentile", "threshold_cap", "aug_level"],
+    data_fields=[
+        *("solver", "w", "percentile", "threshold_cap", "aug_level"),
+        *("autoguidance", *OF_GUIDANCE),
+    ],
     meta_fields=["steps", "threshold", "grid"],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +70,7 @@ class SamplingRecipe:
 
     Attributes:
       solver: the update rule, its parameters traced.
-      steps: network calls per picture, static.
+      steps: how many, static; each is `solver.calls` calls of the network.
       threshold: "dynamic", "static" or "none" (Saharia et al. 2022, section 2.3).
       w: the guidance weight, traced; 1 is the conditional model. None switches
         guidance off statically, which halves the cost.
@@ -45,6 +78,14 @@ class SamplingRecipe:
       threshold_cap: of dynamic thresholding, >= 1, traced; None is none (the paper).
       aug_level: noise put on the low-resolution input, in [0, 1], traced.
       grid: at which times the network is called, static.
+      autoguidance: the weight of leading away from a weaker model, beside w; traced,
+        None is off (Karras et al. 2024).
+      guidance_schedule: how w changes along the run; its numbers traced.
+      guidance_low, guidance_high: guided is only where sigma / alpha is above the one
+        and at most the other; traced, None is no bound (Kynkaanniemi et al. 2024).
+      guidance_rescale: phi, in [0, 1], traced; None is off (Lin et al. 2023).
+      apg_eta, apg_norm: of adaptive projected guidance (Sadat et al. 2024), its eta in
+        [0, 1] and its r > 0, traced; None is off.
     """
 
     solver: solvers.Solver
@@ -55,6 +96,13 @@ class SamplingRecipe:
     threshold_cap: float | Array | None = None
     aug_level: float | Array = 0.0
     grid: grids.Grid = grids.UNIFORM
+    autoguidance: float | Array | None = None
+    guidance_schedule: guidance_weights.WeightSchedule = guidance_weights.CONSTANT
+    guidance_low: float | Array | None = None
+    guidance_high: float | Array | None = None
+    guidance_rescale: float | Array | None = None
+    apg_eta: float | Array | None = None
+    apg_norm: float | Array | None = None
 
     def check(self) -> None:
         """Raise a ValueError for settings that cannot be drawn with.
@@ -78,10 +126,90 @@ class SamplingRecipe:
             raise ValueError(
                 f"SamplingRecipe: threshold_cap must be >= 1, got {self.threshold_cap}."
             )
+        order = getattr(self.solver, "order", 1)
+        if self.steps < order:
+            raise ValueError(
+                f"SamplingRecipe: steps must be >= {order}, the order of "
+                f"{type(self.solver).__name__}, got {self.steps}."
+            )
         if self.grid.length not in (None, self.steps):
             raise ValueError(
                 f"SamplingRecipe: the grid has {self.grid.length} steps, got steps "
                 f"{self.steps}."
+            )
+        self._check_guidance()
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is any guidance, statically."""
+        return self.w is not None or self.autoguidance is not None
+
+    @property
+    def interval(self) -> tuple[float | Array, float | Array] | None:
+        """Where the guidance is, low < sigma / alpha <= high; None: everywhere."""
+        low, high = self.guidance_low, self.guidance_high
+        if low is None and high is None:
+            return None
+        return 0.0 if low is None else low, math.inf if high is None else high
+
+    def _check_guidance(self) -> None:
+        for name in ("w", "autoguidance"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(float(value)):
+                raise ValueError(
+                    f"SamplingRecipe: {name} must be finite, got {value}; 1 is off."
+                )
+        given = [n for n in OF_GUIDANCE[1:] if getattr(self, n) is not None]
+        if given and not self.guided:
+            raise ValueError(
+                f"SamplingRecipe: {', '.join(given)} of a stage without guidance; give "
+                "it a weight w (1 is the conditional model)."
+            )
+        low, high = (float(bound) for bound in self.interval or (0.0, math.inf))
+        if not 0.0 <= low < high:
+            raise ValueError(
+                "SamplingRecipe: 0 <= guidance_low < guidance_high is required, in "
+                f"units of sigma / alpha, got {low} and {high}."
+            )
+        for name in ("guidance_rescale", "apg_eta"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= float(value) <= 1.0:
+                raise ValueError(
+                    f"SamplingRecipe: {name} must be in [0, 1], got {value}."
+                )
+        if self.apg_norm is not None and not float(self.apg_norm) > 0.0:
+            raise ValueError(
+                f"SamplingRecipe: apg_norm must be > 0, got {self.apg_norm}."
+            )
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        schedule = self.guidance_schedule
+        if isinstance(schedule, guidance_weights.Constant):
+            return
+        if self.w is None:
+            raise ValueError(
+                f"SamplingRecipe: guidance_schedule {schedule.name} changes the weight "
+                "w, got w None; give it one."
+            )
+        if not all(math.isfinite(float(n)) for n in jax.tree.leaves(schedule)):
+            raise ValueError(
+                "SamplingRecipe: guidance_schedule must have finite numbers, got "
+                f"{schedule}."
+            )
+        if not isinstance(schedule, guidance_weights.Oscillating):
+            return
+        if not 0 <= int(schedule.first) < self.steps:
+            raise ValueError(
+                "SamplingRecipe: an oscillating weight must begin to oscillate at one "
+                f"of the {self.steps} steps, got first = {schedule.first}."
+            )
+        calls = getattr(self.solver, "calls", 1)
+        if calls != 1:
+            raise ValueError(
+                "SamplingRecipe: an oscillating weight alternates between steps, but "
+                f"{type(self.solver).__name__} calls the network {calls} times a step, "
+                "at levels of two steps; take a solver of one call."
             )
 
     def clip(self) -> Callable[[Array], Array]:

@@ -24,6 +24,7 @@ class Samples:
       stage_names: one a stage.
       numbers: of each picture among those of its prompt; by default all 0.
       seeds: of each picture's noise; by default all 0.
+      negatives: the negative prompt of each picture; by default all "", which is none.
       frames: with `frames=F`, one uint8 array [F_i, P_i, H, W, 3] a stage: the picture
         as predicted after each F-th part of the steps. F_i is at most F, and 0 for a
         stage that was there before.
@@ -41,17 +42,18 @@ class Samples:
     model: str = ""
     settings: tuple[Mapping[str, Any], ...] = ()
     complete: bool = True
+    negatives: tuple[str, ...] = ()
 
     def __post_init__(self):
         """Fill in numbers and seeds, and check that there is one a picture."""
-        for name in ("numbers", "seeds"):
-            values = getattr(self, name) or (0,) * len(self.prompts)
+        for name, kind in (("numbers", int), ("seeds", int), ("negatives", str)):
+            values = getattr(self, name) or (kind(),) * len(self.prompts)
             if len(values) != len(self.prompts):
                 raise ValueError(
                     f"Samples: {name} must be one for each of the "
                     f"{len(self.prompts)} prompts, got {len(values)}."
                 )
-            object.__setattr__(self, name, tuple(int(v) for v in values))
+            object.__setattr__(self, name, tuple(kind(v) for v in values))
 
     @property
     def images(self) -> np.ndarray:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from imagen_jax.cascade import recipe
-from imagen_jax.diffusion import grids
+from imagen_jax.diffusion import grids, guidance_weights
 
 Recipes = tuple[recipe.SamplingRecipe, ...]
 
@@ -24,6 +24,7 @@ SAID = {"guidance": "w"}
 PARTS: dict[str, Callable[..., Any]] = {
     "solver": recipe.make_solver,
     "grid": grids.by_name,
+    "guidance_schedule": guidance_weights.by_name,
 }
 # What a recipe file may hold beside the stages, as a run writes it.
 RECORDED = ("imagen_jax", "model", "pictures", "files", "complete")
@@ -36,15 +37,17 @@ def changed(recipes: Recipes, settings: Mapping[str, Any]) -> Recipes:
       recipes: one a stage.
       settings: each one value for all stages or a sequence of one a stage; None keeps
         what is there. Their names are the fields of `SamplingRecipe` ("guidance" is w)
-        and of its solver, such as "gamma".
+        and of its solver, such as "gamma". "off" is None where a field has it.
 
     Raises:
       ValueError: for a name that is neither, another number of values, or a value that
         cannot be drawn with.
     """
     found = list(recipes)
-    # A solver before its parameters; a grid, which may bring steps, before steps.
-    for name in sorted(settings, key=lambda n: n not in PARTS):
+    # A solver before its parameters; a grid, which may bring steps, before steps; how a
+    # stage is guided after whether.
+    order = lambda n: (n in recipe.OF_GUIDANCE, n not in PARTS)  # noqa: E731
+    for name in sorted(settings, key=order):
         value = settings[name]
         if value is None:
             continue
@@ -57,8 +60,9 @@ def changed(recipes: Recipes, settings: Mapping[str, Any]) -> Recipes:
             )
         if not any(takes(r, name) for r in found):
             raise ValueError(unknown("sample: unknown setting", name, found))
+        meant = [many or concerns(r, name) for r in found]
         for i, one in enumerate(values):
-            if one is not None and (takes(found[i], name) or many):
+            if one is not None and (meant[i] or not any(meant)):
                 found[i] = with_setting(found[i], name, one)
     for each in found:
         each.check()
@@ -68,6 +72,13 @@ def changed(recipes: Recipes, settings: Mapping[str, Any]) -> Recipes:
 def takes(own: recipe.SamplingRecipe, name: str) -> bool:
     """Whether a recipe or its solver has a setting."""
     return name in names_of(own)
+
+
+def concerns(own: recipe.SamplingRecipe, name: str) -> bool:
+    """Whether one value for all stages is meant for a stage with this recipe too."""
+    if name == "guidance_schedule":
+        return own.w is not None
+    return takes(own, name) and (own.guided or name not in recipe.OF_GUIDANCE)
 
 
 def names_of(own: recipe.SamplingRecipe) -> list[str]:
@@ -147,6 +158,8 @@ def number(value: Any, kind: Any, name: str) -> Any:
       ValueError: for a text where numbers are, or a number where texts are.
     """
     kinds = typing.get_args(kind) or (kind,)
+    if value == "off" and type(None) in kinds:
+        return None
     if value is None or isinstance(value, bool) or dataclasses.is_dataclass(value):
         return value
     if float in kinds and int not in kinds and isinstance(value, numbers.Real):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from imagen_jax import conditioning
-from imagen_jax.cascade import images
+from imagen_jax.cascade import guiding, images
 from imagen_jax.cascade.recipe import SamplingRecipe
 from imagen_jax.cascade.request import Request
 from imagen_jax.diffusion import (
@@ -29,6 +29,11 @@ Params = Any
 COSINE = schedules.CosineSchedule()
 NULL_TEXTS = ("zeros", "empty_prompt")
 ENLARGEMENTS = ("noised_bicubic", "bilinear_noised")
+# In what a weaker model must equal the one that it guides: it is told the same.
+SHARED = (
+    *("resolution", "low_resolution", "channels", "schedule", "text_dim"),
+    *("text_length", "aug_schedule", "enlargement"),
+)
 
 
 @partial(
@@ -76,6 +81,9 @@ class Stage:
         noised.
       null_text: what guidance leads away from: "zeros", the paper's, or
         "empty_prompt", the encoder's output for "", DeepFloyd IF's.
+      weak: a weaker model of the same, for autoguidance (Karras et al. 2024). Drawing
+        then takes a pair of parameters, this stage's and the weak one's; `init` and
+        `loss` know this stage's alone.
     """
 
     name: str
@@ -101,6 +109,7 @@ class Stage:
     blur_max: float = 0.0
     enlargement: str = "noised_bicubic"
     null_text: str = "zeros"
+    weak: "Stage | None" = None
 
     def __post_init__(self):
         """Check the resolutions, as early as they can be wrong."""
@@ -115,6 +124,12 @@ class Stage:
             raise ValueError(
                 f"Stage {self.name}: text_drop must be in [0, 1), got {self.text_drop}."
             )
+        if self.text_drop and self.null_text == "empty_prompt":
+            raise ValueError(
+                f"Stage {self.name}: text_drop must be 0 with null_text = "
+                "'empty_prompt', as training drops text to zeros; let a share of the "
+                f"captions be empty instead, got {self.text_drop}."
+            )
         if not 0.0 < self.aug_max <= 1.0:
             raise ValueError(
                 f"Stage {self.name}: aug_max must be in (0, 1], got {self.aug_max}."
@@ -128,6 +143,13 @@ class Stage:
                 raise ValueError(
                     f"Stage {self.name}: {field} must be one of {kinds}, got "
                     f"{getattr(self, field)!r}."
+                )
+        for field in SHARED if self.weak is not None else ():
+            own, other = getattr(self, field), getattr(self.weak, field)
+            if own != other:
+                raise ValueError(
+                    f"Stage {self.name}: the weaker model of autoguidance must have "
+                    f"the same {field}, {own}, got {other}."
                 )
 
     def example_inputs(self, size: int | None = None, batch: int = 1):
@@ -147,6 +169,12 @@ class Stage:
     def init(self, key: Key[Array, ""]) -> Params:
         """Boxed Linen parameters (`flax.linen.unbox` gives the arrays)."""
         return self.network.init(key, *self.example_inputs())["params"]
+
+    def init_drawing(self, key: Key[Array, ""]) -> Params:
+        """Boxed parameters as drawing takes them: with a weaker model, of both."""
+        if self.weak is None:
+            return self.init(key)
+        return self.init(key), self.weak.init(key)
 
     def output(
         self,
@@ -219,17 +247,23 @@ class Stage:
         )
 
     def unconditional(
-        self, cond: conditioning.Conditioning, empty: text_encoder.TextEmbedding | None
+        self,
+        cond: conditioning.Conditioning,
+        empty: text_encoder.TextEmbedding | None,
+        negative: text_encoder.TextEmbedding | None = None,
     ) -> conditioning.Conditioning | None:
         """What guidance leads away from; None stands for `cond.null()`.
 
         Args:
           cond: what the network is told.
           empty: the embedded empty prompt, one a picture.
+          negative: embedded negative prompts, one a picture, which take its place.
 
         Raises:
           ValueError: if the null is the empty prompt and none is given.
         """
+        if negative is not None and cond.tokens is not None:
+            return dataclasses.replace(cond, tokens=negative.values, mask=negative.mask)
         if self.null_text == "zeros" or cond.tokens is None:
             return None
         if empty is None:
@@ -286,10 +320,19 @@ class Stage:
         uncond: conditioning.Conditioning | None = None,
     ) -> prediction.Denoiser:
         """The denoiser under a recipe's guidance, then its thresholding."""
-        denoise = self.denoiser(params)
-        if recipe.w is not None:
-            denoise = guidance.classifier_free(denoise, recipe.w, uncond)
+        strong, weak = params, None
+        if self.weak is not None:
+            strong, weak = params[0], self.weak.denoiser(params[1])
+        levels, _ = self.sampler(recipe).levels()
+        denoise = guiding.guided(
+            recipe, self.denoiser(strong), levels, uncond=uncond, weak=weak
+        )
         return guidance.thresholded(denoise, recipe.clip())
+
+    def evaluations(self, recipe: SamplingRecipe) -> tuple[int, int]:
+        """How often a picture goes through the network, and through the weaker one."""
+        levels, _ = self.sampler(recipe).levels()
+        return guiding.evaluations(recipe, levels)
 
     def sampler(self, recipe: SamplingRecipe) -> sampler.Sampler:
         """This stage's schedule under a recipe's solver and number of steps."""
@@ -317,7 +360,7 @@ class Stage:
         cond = self.condition(request.text, low_res, aug_level, fold(keys, 1), size)
         draw = self.sampler(recipe)
         z = draw.prior(fold(keys, 0), (*size, self.channels))
-        uncond = self.unconditional(cond, request.empty)
+        uncond = self.unconditional(cond, request.empty, request.negative)
         return draw.init(z), Inputs(cond=cond, uncond=uncond)
 
     def advance(

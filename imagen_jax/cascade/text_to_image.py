@@ -1,25 +1,28 @@
 """A trained cascade with its text encoder: prompts in, pictures out."""
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 
 from imagen_jax import partitioning
-from imagen_jax.cascade import drawing, placing, settings
+from imagen_jax.cascade import (
+    autoguidance,
+    drawing,
+    placing,
+    progress_bar,
+    settings,
+)
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.drawing import Moment, Progress, Stop
 from imagen_jax.cascade.recipe import SamplingRecipe
 from imagen_jax.cascade.request import Request
 from imagen_jax.cascade.samples import Samples
-from imagen_jax.text import tokenizer
+from imagen_jax.text import mixtures, tokenizer
 from imagen_jax.text.encoder import TextEmbedding, TextEncoder
 
 __all__ = ["Moment", "Samples", "Stop", "TextToImage"]
@@ -91,6 +94,7 @@ class TextToImage:
         *,
         num: int = 1,
         seed: int = 0,
+        negative: Sequence[str] | str = "",
         until: str | None = None,
         frames: int = 0,
         progress: Progress | bool | None = None,
@@ -103,9 +107,12 @@ class TextToImage:
         that prompt, not on what is drawn beside it nor in which chunks.
 
         Args:
-          prompts: one or more descriptions.
+          prompts: one or more descriptions; "A ~> B @ 0.25" lies a quarter of the way
+            from A to B (`text.mixtures`).
           num: pictures a prompt, so that there are P = num * len(prompts).
           seed: of the noise, in [0, 2^32).
+          negative: what guidance leads away from, in place of the model's own null; one
+            text, or one a prompt.
           until: name of the last stage to draw; by default the cascade's last.
             `resume` goes on from there.
           frames: pictures of the denoising to keep of each stage; 0 keeps none.
@@ -131,10 +138,17 @@ class TextToImage:
             raise ValueError(f"sample: num must be >= 1, got {num}.")
         if not 0 <= seed < 2**32:
             raise ValueError(f"sample: seed must be in [0, 2^32), got {seed}.")
+        negatives = [negative] * len(prompts) if isinstance(negative, str) else negative
+        if len(negatives) != len(prompts):
+            raise ValueError(
+                "sample: negative must be one text, or one for each of the "
+                f"{len(prompts)} prompts, got {len(negatives)}."
+            )
         begun = Samples(
             tuple(prompt for prompt in prompts for _ in range(num)),
             numbers=tuple(range(num)) * len(prompts),
             seeds=(seed,) * num * len(prompts),
+            negatives=tuple(text for text in negatives for _ in range(num)),
         )
         return self.resume(
             begun,
@@ -144,6 +158,31 @@ class TextToImage:
             given=given,
             **settings,
         )
+
+    def interpolate(
+        self, first: str, second: str, steps: int = 5, **options: Any
+    ) -> Samples:
+        """Draw on the way from one prompt to another, all from the same noise.
+
+        Args:
+          first, second: descriptions.
+          steps: pictures of the way, both ends among them; >= 2.
+          **options: as `sample` takes them.
+        """
+        if steps < 2:
+            raise ValueError(f"interpolate: steps must be >= 2, got {steps}.")
+        return self.sample(mixtures.way(first, second, steps), **options)
+
+    def guided_by(self, weak: "TextToImage") -> "TextToImage":
+        """This model with a weaker one beside it, for the setting `autoguidance`.
+
+        Each stage gets the weaker model's stage of its resolution, if there is one.
+
+        Raises:
+          ValueError: if no stage has one, a pair does not fit together, or the texts
+            are embedded by another encoder.
+        """
+        return autoguidance.paired(self, weak)
 
     def resume(
         self,
@@ -182,17 +221,18 @@ class TextToImage:
                 f"sample: stages must be among {list(names)}, got {sorted(unknown)}."
             )
         recipes = self.recipes_with(**settings)
+        self._check_guidance(recipes, begun)
         begun = dataclasses.replace(
             begun, model=self.name, settings=self.plain(recipes)
         )
-        with _shown(progress) as report:
+        with progress_bar.shown(progress) as report:
             return drawing.Drawing(
                 cascade=self.cascade,
                 params=lambda i: self.resident[TEXT + 1 + i],
                 mesh=self.resident.mesh,
                 recipes=recipes,
                 batch=self.batches,
-                request=self._embedded(begun.prompts),
+                request=self._embedded(begun),
                 given=given or Request(),
                 frames=frames,
                 progress=report,
@@ -238,6 +278,13 @@ class TextToImage:
         Raises:
           ValueError: for a prompt that is too long.
         """
+        firsts, seconds, shares = zip(*map(mixtures.parts, prompts), strict=True)
+        if any(shares):
+            found = self.embed([*firsts, *seconds])
+            first = jax.tree.map(lambda a: a[: len(prompts)], found)
+            second = jax.tree.map(lambda a: a[len(prompts) :], found)
+            return mixtures.between(first, second, shares)
+        prompts = firsts
         unique = list(dict.fromkeys(prompts))
         # Few sizes, so that few programs are compiled.
         size = min(1 << (len(unique) - 1).bit_length(), max(self.batches))
@@ -260,42 +307,42 @@ class TextToImage:
         def shapes(init):
             return lambda: jax.eval_shape(init, jax.random.key(0))
 
-        inits = [self.encoder.init, *(stage.init for stage in self.cascade.stages)]
+        inits = [self.encoder.init, *(s.init_drawing for s in self.cascade.stages)]
         return placing.Resident(
             [self.text_params, *self.params],
             [shapes(init) for init in inits],
             partitioning.make_mesh(self.mesh),
         )
 
-    def _embedded(self, prompts: Sequence[str]) -> Request:
+    def _check_guidance(self, recipes: Sequence[SamplingRecipe], begun: Samples):
+        for stage, recipe in zip(self.cascade.stages, recipes, strict=True):
+            if recipe.autoguidance is not None and stage.weak is None:
+                raise ValueError(
+                    f"sample: stage {stage.name} has no weaker model for autoguidance; "
+                    "give one (--guide, `guided_by`), or set it to off there."
+                )
+        if not any(begun.negatives):
+            return
+        if not all(begun.negatives):
+            raise ValueError(
+                "sample: negative must be given for all prompts or none, got an empty "
+                "one among others."
+            )
+        if all(recipe.w is None or float(recipe.w) == 1.0 for recipe in recipes):
+            raise ValueError(
+                "sample: a negative prompt is what guidance leads away from, but no "
+                "stage is guided; set guidance above 1."
+            )
+
+    def _embedded(self, begun: Samples) -> Request:
         null = any(s.null_text == "empty_prompt" for s in self.cascade.stages)
-        # In one call with the prompts, so that the encoder is compiled once.
-        found = self.embed([*prompts, *[""] * null])
-        count, empty = len(prompts), None
+        count, led = len(begun.prompts), any(begun.negatives)
+        # In one call, so that the encoder is compiled once.
+        asked = [*begun.prompts, *(begun.negatives if led else ()), *[""] * null]
+        found = self.embed(asked)
         text = jax.tree.map(lambda a: a[:count], found)
+        negative = jax.tree.map(lambda a: a[count : 2 * count], found) if led else None
+        empty = None
         if null:
-            empty = jax.tree.map(lambda a: np.repeat(a[count:], count, axis=0), found)
-        return Request(text=text, empty=empty)
-
-
-def _shown(progress: Progress | bool | None):
-    """A context whose value is told of the progress, or None."""
-    if callable(progress):
-        return contextlib.nullcontext(progress)
-    if progress is None:
-        # In a notebook or at Python's prompt.
-        progress = hasattr(sys, "ps1") or "ipykernel" in sys.modules
-    return bar() if progress else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def bar() -> Iterator[Progress]:
-    """A progress bar as a `progress` callback."""
-    with tqdm.tqdm(desc="compiling", unit="step", dynamic_ncols=True) as shown:
-
-        def report(moment: Moment) -> None:
-            shown.total = moment.total
-            shown.set_description(moment.stage, refresh=False)
-            shown.update(moment.done - shown.n)
-
-        yield report
+            empty = jax.tree.map(lambda a: np.repeat(a[-1:], count, axis=0), found)
+        return Request(text=text, empty=empty, negative=negative)

@@ -8,6 +8,10 @@ import sys
 import time
 from typing import Any
 
+from etils import epath
+
+from imagen_jax.commands import joining
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of this command."""
@@ -20,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=float, default=20.0, help="limit of one part (default 20)"
     )
+    parser.add_argument(
+        "--shared",
+        help="on several hosts: a new folder that all of them see, also gs://..., for "
+        "the checkpoints of the run that is killed; --out is then each host's own",
+    )
+    joining.add_arguments(parser)
     parser.add_argument("--part", help=argparse.SUPPRESS)
 
 
@@ -29,8 +39,17 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from imagen_jax.acceptance import page, parts
 
     folder = pathlib.Path(args.out)
+    words = joining.words(args)
+    if words and not args.shared:
+        raise ValueError(
+            "accept: --shared is required on several hosts, got none; give a new "
+            "folder that all of them see, such as gs://BUCKET/accept."
+        )
     if args.part:
-        told = parts.PARTS[args.part](folder)
+        if args.part not in parts.APART:
+            joining.start(args)
+        place = parts.Place(folder, epath.Path(args.shared or folder), tuple(words))
+        told = parts.PARTS[args.part](place)
         (folder / f"{args.part}.json").write_text(json.dumps(told, indent=1))
         return 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,6 +76,7 @@ def attempt(
 ) -> dict[str, Any]:
     """Run one part in a process of its own, which gives the devices back at its end."""
     command = [sys.executable, "-m", "imagen_jax", "accept", "--out", args.out]
+    command += [f"--shared={args.shared}"] * bool(args.shared) + joining.words(args)
     (folder / f"{name}.json").unlink(missing_ok=True)
     log = folder / f"{name}.log"
     start = time.monotonic()

@@ -19,6 +19,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--process_id", type=int, help="this one's number, from 0")
 
 
+def words(args: argparse.Namespace) -> list[str]:
+    """The flags again, for a process that this one starts in its place."""
+    told = {
+        "--coordinator": args.coordinator,
+        "--num_processes": args.num_processes,
+        "--process_id": args.process_id,
+    }
+    found = [f"{flag}={value}" for flag, value in told.items() if value is not None]
+    return ["--distributed"] * args.distributed + found
+
+
 def start(args: argparse.Namespace) -> None:
     """Do what the flags say, before any device is used."""
     from imagen_jax import distributed

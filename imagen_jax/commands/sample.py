@@ -18,6 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--num", type=int, help="pictures of each prompt (default 1)")
     parser.add_argument("--seed", type=int, help="of the noise (default 0)")
+    parser.add_argument(
+        "--negative",
+        metavar="PROMPT",
+        help="what guidance leads away from, in place of the model's own null",
+    )
+    parser.add_argument(
+        "--interpolate",
+        type=int,
+        metavar="N",
+        help="draw N pictures on the way from the first of two prompts to the second",
+    )
     add_settings(parser)
     parser.add_argument(
         "--until", metavar="STAGE", help="the last stage to draw; --from goes on"
@@ -53,6 +64,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--model", help='"emoji" (default), a model directory, or hf://ORG/NAME'
     )
     parser.add_argument(
+        "--guide",
+        metavar="MODEL",
+        help="a weaker model with the same text encoder, for --autoguidance",
+    )
+    parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
         help="of the stages' networks (default: as each was trained)",
@@ -81,10 +97,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--guidance",
-        type=numbers(float),
-        help="classifier-free guidance weight w, 1 is off; one value, or one for each "
-        "stage with commas: 5,3,1",
+        type=numbers(weight),
+        help='classifier-free guidance weight w; 1 is the conditional model, "off" '
+        "that at half the cost; one value, or one for each stage with commas: 5,3,off",
     )
+    add_guidance(parser)
     parser.add_argument(
         "--steps", type=numbers(int), help="network calls; one value or one for each"
     )
@@ -113,8 +130,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grid",
         type=numbers(str),
-        help='at which times the network is called: "uniform", or of a discrete '
-        'schedule "leading" or one of DeepFloyd IF\'s fast27, smart27, smart50, '
+        help='at which times the network is called: "uniform", "logsnr", "karras"; '
+        'of a discrete schedule also "leading", "trailing", "linspace", or one of '
+        "DeepFloyd IF's fast27, smart27, smart50, "
         "smart100, smart185, super27, super40, super100, which bring their number of "
         "steps; one value or one for each",
     )
@@ -130,6 +148,37 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_guidance(parser: argparse.ArgumentParser) -> None:
+    """Declare how the guidance is; each one value, or one for each stage."""
+    parser.add_argument(
+        "--guidance-schedule",
+        type=numbers(str),
+        help="of w along the run: constant, linear:BEGIN or oscillating:LOW:FIRST",
+    )
+    parser.add_argument(
+        "--guidance-interval",
+        type=pairs("guidance_low", "guidance_high"),
+        metavar="LOW:HIGH",
+        help="guide only where sigma / alpha is in it, at half the cost elsewhere",
+    )
+    parser.add_argument(
+        "--guidance-rescale",
+        type=numbers(weight),
+        help="phi in [0, 1], how far x keeps the contrast of the conditional model's",
+    )
+    parser.add_argument(
+        "--apg",
+        type=pairs("apg_eta", "apg_norm"),
+        metavar="ETA:NORM",
+        help="adaptive projected guidance; 0:off has no bound of the norm",
+    )
+    parser.add_argument(
+        "--autoguidance",
+        type=numbers(weight),
+        help="weight of leading away from the model of --guide",
+    )
+
+
 def settings_of(args: argparse.Namespace) -> dict:
     """The sampling settings that were given, as `TextToImage.sample` takes them."""
     from imagen_jax.cascade import settings
@@ -137,7 +186,10 @@ def settings_of(args: argparse.Namespace) -> dict:
     names = ("guidance", "steps", "threshold", "percentile", "aug_level")
     given = {name: getattr(args, name) for name in (*names, "solver", "grid")}
     recipe = settings.read(args.recipe) if args.recipe else None
-    return {"recipe": recipe, **given, **dict(args.others)}
+    for name in ("guidance_schedule", "guidance_rescale", "autoguidance"):
+        given[name] = getattr(args, name)
+    both = {**(args.guidance_interval or {}), **(args.apg or {})}
+    return {"recipe": recipe, **given, **both, **dict(args.others)}
 
 
 def numbers(kind: Callable):
@@ -148,6 +200,25 @@ def numbers(kind: Callable):
         return values[0] if len(values) == 1 else values
 
     parse.__name__ = f"{kind.__name__} (or several with commas)"
+    return parse
+
+
+def weight(text: str):
+    """A number, or "off"."""
+    return text if text == "off" else float(text)
+
+
+def pairs(first: str, second: str) -> Callable[[str], dict]:
+    """Parse "0.3:3" or "0.3:3,off:off" into two settings, each as `numbers` has it."""
+
+    def parse(text: str):
+        both = [[weight(v) for v in part.split(":")] for part in text.split(",")]
+        if any(len(pair) != 2 for pair in both):
+            raise ValueError
+        found = {first: [a for a, _ in both], second: [b for _, b in both]}
+        return {n: tuple(v) if len(v) > 1 else v[0] for n, v in found.items()}
+
+    parse.__name__ = "two numbers with a colon (or several with commas)"
     return parse
 
 
@@ -182,10 +253,11 @@ def load(args: argparse.Namespace, model: str | None = None):
     """The model of the flags."""
     from imagen_jax import loading
 
-    batch = args.batch
-    return loading.load(
-        args.model or model or "emoji", args.dtype, batch=batch, mesh=args.mesh
-    )
+    fields = {"batch": args.batch, "mesh": args.mesh}
+    found = loading.load(args.model or model or "emoji", args.dtype, **fields)
+    if args.guide:
+        return found.guided_by(loading.load(args.guide, args.dtype, **fields))
+    return found
 
 
 def writable(folder: str) -> pathlib.Path:
@@ -219,9 +291,9 @@ def stoppable() -> Iterator[Callable[[], bool]]:
 @contextlib.contextmanager
 def bar() -> Iterator:
     """A progress bar as a `progress` callback; Ctrl-C stops, and keeps what is done."""
-    from imagen_jax.cascade import text_to_image
+    from imagen_jax.cascade import progress_bar, text_to_image
 
-    with stoppable() as asked, text_to_image.bar() as report:
+    with stoppable() as asked, progress_bar.bar() as report:
 
         def progress(moment) -> None:
             report(moment)
@@ -251,7 +323,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         else:
             warn_of_unknown(model, args)
             samples = model.sample(
-                args.prompts,
+                between(args.prompts, args.interpolate),
+                negative=args.negative or "",
                 num=1 if args.num is None else args.num,
                 seed=args.seed or 0,
                 progress=progress,
@@ -280,8 +353,31 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(
             "--from: prompts, --num and --seed are in the files; leave them out."
         )
+    if args.begun and (args.negative or args.interpolate):
+        raise ValueError(
+            "--from: the files hold --negative and what lies between prompts; leave "
+            "--negative and --interpolate out."
+        )
     if not args.begun and not args.prompts:
         raise ValueError("sample: at least one prompt is required; describe a picture.")
+
+
+def between(prompts: list[str], count: int | None) -> list[str]:
+    """`count` prompts from the first to the second; without a count the prompts.
+
+    Raises:
+      ValueError: unless there are two prompts, and both ends are drawn.
+    """
+    from imagen_jax.text import mixtures
+
+    if count is None:
+        return prompts
+    if len(prompts) != 2 or count < 2:
+        raise ValueError(
+            "--interpolate: two prompts and at least 2 pictures are required, got "
+            f"{len(prompts)} and {count}."
+        )
+    return mixtures.way(prompts[0], prompts[1], count)
 
 
 def warn_of_unknown(model, args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from imagen_jax.conditioning import Conditioning
@@ -32,7 +33,7 @@ class Sampler:
     Attributes:
       schedule: noise level as a function of t; must be hashable.
       solver: how one step is made.
-      steps: number of steps.
+      steps: number of steps; each is `solver.calls` calls of the network.
       grid: their times, static; by default uniform in t.
 
     Raises:
@@ -52,25 +53,50 @@ class Sampler:
     def levels(
         self, start: float | Float[Array, ""] = 1.0
     ) -> tuple[noise.NoiseLevel, noise.NoiseLevel]:
-        """The levels (t, s) before and after each step, fields of shape [N]."""
-        grid = self.schedule(self.grid(self.schedule, self.steps) * start)
+        """The levels (t, s) before and after each step, fields of shape [N].
+
+        The first one is where z begins, which may be less noisy than t = `start`.
+        """
+        grid = self.schedule(self.grid(self.schedule, self.steps, start))
         return jax.tree.map(lambda a: a[:-1], grid), jax.tree.map(lambda a: a[1:], grid)
 
     def prior(
         self, keys: Key[Array, " B"], shape: tuple[int, ...]
     ) -> Float[Array, "B *data"]:
-        """z at t = 1 for examples of `shape`: noise of variance alpha^2 + sigma^2.
+        """z at the first level for examples of `shape`, of variance alpha^2 + sigma^2.
 
         That is N(0, I) for variance-preserving schedules and, for exploding ones, the
         marginal of data with unit variance.
         """
-        _, alpha, sigma = self.schedule(jnp.ones(keys.shape, jnp.float32))
-        z = noise.normal(keys, (keys.shape[0], *shape))
-        return noise.expand(jnp.sqrt(jnp.square(alpha) + jnp.square(sigma)), z) * z
+        _, alpha, sigma = jax.tree.map(lambda a: a[0], self.levels()[0])
+        width = jnp.sqrt(jnp.square(alpha) + jnp.square(sigma))
+        return width * noise.normal(keys, (keys.shape[0], *shape))
 
     def init(self, z: Float[Array, "B *data"]) -> Any:
         """The solver's state before the first step."""
         return self.solver.init(z)
+
+    def check(self) -> None:
+        """Raise a ValueError for a solver, grid and schedule that do not go together.
+
+        Not done at construction: JAX builds pytrees with placeholders for leaves.
+        """
+        self.solver.check(self.schedule)
+        with jax.ensure_compile_time_eval():
+            levels = jax.tree.map(
+                lambda a, b: np.append(a, b[-1]), *map(jax.device_get, self.levels())
+            )
+        if not all(np.all(np.isfinite(a)) for a in levels) or levels.alpha.min() <= 0:
+            raise ValueError(
+                "Sampler: finite levels with alpha > 0 are required, got log-SNR from "
+                f"{levels.logsnr[0]} to {levels.logsnr[-1]} with the grid "
+                f"{self.grid.name!r}; cut {type(self.schedule).__name__} at its ends."
+            )
+        if np.any(np.diff(levels.logsnr) < 0.0):
+            raise ValueError(
+                f"Sampler: {type(self.schedule).__name__} must have a log-SNR that "
+                "falls with t, got one that rises."
+            )
 
     def advance(
         self,

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from imagen_jax import partitioning
 from imagen_jax.data import emoji, sprites
 from imagen_jax.data.emoji_words import Claim
 from imagen_jax.evaluation import detection
@@ -96,7 +97,8 @@ class Scorer:
             some = pictures[start : start + BATCH]
             full = np.concatenate([some, np.repeat(some[-1:], BATCH - len(some), 0)])
             small = shrink(full, self.task.resolution)
-            seen = jax.device_get(_apply(self.task, self.params, jnp.asarray(small)))
+            seen = _apply(self.task, self.params, jnp.asarray(small))
+            seen = jax.tree.map(partitioning.fetch, seen)
             grounds = seen.background.argmax(-1)
             for objects, ground in zip(detection.decode(seen), grounds, strict=True):
                 scenes.append(

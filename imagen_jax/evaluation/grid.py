@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from imagen_jax import partitioning
 from imagen_jax.cascade import images
 from imagen_jax.cascade.contact_sheet import contact_sheet
 from imagen_jax.cascade.recipe import SamplingRecipe
@@ -73,7 +74,7 @@ def draw(
     fold = partial(jax.random.fold_in, jax.random.key(examples.seed))
     keys = jax.vmap(fold)(jnp.arange(len(examples.texts)))
     x = _sample(stage, keys, params, examples.request, recipe, size=examples.size)
-    return np.asarray(images.to_uint8(x))
+    return partitioning.fetch(images.to_uint8(x))
 
 
 def sheet(

@@ -38,6 +38,39 @@ def attend(
     return out.swapaxes(1, 2)
 
 
+@typechecked
+def attend_to_both(
+    q: Float[Array, "B Q N K"],
+    image: tuple[Float[Array, "B M N K"], Float[Array, "B M N K"]],
+    text: tuple[Float[Array, "B L N K"], Float[Array, "B L N K"]],
+    mask: Bool[Array, "B L"] | None = None,
+) -> Float[Array, "B Q N K"]:
+    """`attend` to the image's keys and the text's, without joining them.
+
+    One softmax over both, from two products. Joined keys are copied in each call, and
+    where their number is no multiple of a TPU's tile libtpu 0.0.52 fails to compile
+    that for v6e.
+    """
+    q = (q * q.shape[-1] ** -0.5).swapaxes(1, 2)
+    logits = [
+        jnp.einsum(
+            "bnqk,bnmk->bnqm", q, k.swapaxes(1, 2), preferred_element_type=jnp.float32
+        )
+        for k, _ in (image, text)
+    ]
+    if mask is not None:
+        logits[1] = jnp.where(mask[:, None, None, :], logits[1], -jnp.inf)
+    # The image's keys are never masked, so that this is finite.
+    top = jnp.maximum(*(part.max(axis=-1, keepdims=True) for part in logits))
+    weights = [jnp.exp(part - top) for part in logits]
+    total = weights[0].sum(-1, keepdims=True) + weights[1].sum(-1, keepdims=True)
+    first, second = (
+        jnp.einsum("bnqm,bnmk->bnqk", (part / total).astype(v.dtype), v.swapaxes(1, 2))
+        for part, (_, v) in zip(weights, (image, text), strict=True)
+    )
+    return (first + second).swapaxes(1, 2)
+
+
 class Attention(nn.Module):
     """A residual attention layer on a feature map.
 
@@ -57,6 +90,8 @@ class Attention(nn.Module):
       residual_scaling: divide the sum by sqrt(2).
       num_groups: of the image's norm; None: `layers.groups` of its channels.
       text_norm: of the text: "layer" (the paper) or "group", of 32 groups.
+      joined: whether "self" joins the keys of image and text in one array, or has
+        them apart (`attend_to_both`).
       dtype: of activations.
     """
 
@@ -67,6 +102,7 @@ class Attention(nn.Module):
     residual_scaling: bool = False
     num_groups: int | None = None
     text_norm: str = "layer"
+    joined: bool = True
     dtype: DTypeLike = jnp.float32
 
     def _dense(self, features: int, axes: tuple[str | None, str], name: str, **options):
@@ -102,16 +138,21 @@ class Attention(nn.Module):
             t = self._dense(2 * self.width, ("embed", "joined_kv"), "text_kv")(t)
             t = self._split(t, 2)
             keys, values = [*keys, t[:, :, :, 0]], [*values, t[:, :, :, 1]]
-        if text is None or mask is None:
-            mask = None
-        elif self.kind == "self":
-            mask = jnp.concatenate([jnp.ones((batch, grid), bool), mask], axis=1)
-        k, v = jnp.concatenate(keys, axis=1), jnp.concatenate(values, axis=1)
-        h = attend(q, k, v, mask).reshape(batch, height, width, self.width)
+        h = self._attend(q, keys, values, mask if text is not None else None)
+        h = h.reshape(batch, height, width, self.width)
         out = self._dense(
             channels, ("joined_kv", "embed"), "out", kernel_init=layers.zeros_init
         )(h)
         return layers.constrain_image(layers.residual(x, out, self.residual_scaling))
+
+    def _attend(self, q, keys: list, values: list, mask):
+        if len(keys) == 2 and not self.joined:
+            image, text = zip(keys, values, strict=True)
+            return attend_to_both(q, image, text, mask)
+        if len(keys) == 2 and mask is not None:
+            mask = jnp.concatenate([jnp.ones(q.shape[:2], bool), mask], axis=1)
+        k, v = jnp.concatenate(keys, axis=1), jnp.concatenate(values, axis=1)
+        return attend(q, k, v, mask)
 
     def _text_norm(self):
         if self.text_norm == "group":

@@ -142,6 +142,7 @@ class Level(unet.Level):
             self.channels,
             num_groups=self.num_groups,
             text_norm="group",
+            joined=False,
             dtype=self.dtype,
             name=name,
         )

@@ -1,8 +1,10 @@
 """How much memory a training step will need, estimated without compiling it.
 
 State, gradients and batch are exact. Activations are what the traced backward pass
-keeps of the forward pass, which XLA may better, and an allowance for what lives while
-one block is computed again. An estimate for choosing what to compile, no more.
+keeps of the forward pass, and an allowance for what lives while one block is computed
+again. XLA often betters that, by recomputing norms and softmax where they are used; so
+this is an estimate on the safe side for choosing what to compile (docs/scaling.md has
+both for what was compiled).
 """
 
 import copy
@@ -15,9 +17,12 @@ import jax.numpy as jnp
 from imagen_jax import build
 from imagen_jax.models import layers
 
-# Feature maps of the largest size that live at once while a block is differentiated:
-# its input, two convolutions' inputs and outputs, norms in float32, their gradients.
-LIVE = 8
+# Feature maps of the largest size, at two bytes a value, that live at once while a
+# block is differentiated: its input, two convolutions' inputs and outputs, norms, their
+# gradients. Fitted to compiled steps of the 2B base, kept by blocks.
+LIVE = 12
+# What XLA keeps of a float32 intermediate of a bfloat16 network: its bfloat16.
+BYTES = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +71,7 @@ def _residuals(config: build.Config, stage: Any, params: Any, batch: int) -> lis
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     leaves = jax.tree.leaves(jax.eval_shape(backward, params, key, examples))
-    return [leaf.size * leaf.dtype.itemsize for leaf in leaves]
+    return [leaf.size * min(leaf.dtype.itemsize, BYTES) for leaf in leaves]
 
 
 def activations(kept_by_remat: dict[str, Kept], remat: str, examples: float) -> int:

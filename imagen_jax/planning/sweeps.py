@@ -132,12 +132,14 @@ def rank(
         if sizes["fsdp"] > 1 and layout.replicated_share(state.params) > max_replicated:
             continue
         flops = flops or program.count_flops()
+        passes = 3 * (1 + layout.padded_share(state.params)) if sizes["fsdp"] > 1 else 2
         for remat in layers.REMAT:
+            waiting = _gathered(program, remat, sizes)
             parts, size = _fewest_parts(
                 program,
                 batch // ways,
                 limit,
-                lambda n, r=remat: memory.activations(kept, r, n),
+                lambda n, r=remat, b=waiting: b + memory.activations(kept, r, n),
             )
             if not parts:
                 continue
@@ -146,7 +148,7 @@ def rank(
                 program.parameters,
                 topology,
                 utilisation,
-                gathers=parts if sizes["fsdp"] > 1 else 0,
+                passes=parts * passes,
             )
             found.append(
                 Candidate(
@@ -183,15 +185,22 @@ def seconds(
     topology: topologies_lib.Topology,
     utilisation: float,
     *,
-    gathers: int,
+    passes: float,
 ) -> float:
-    """An estimate of a step: products, then three passes of bf16 kernels a part.
+    """An estimate of a step: products, then passes of all kernels in bfloat16.
 
-    Nothing is taken to overlap. Without fsdp gradients are reduced once: two passes.
+    Of each part of the batch fsdp gathers them twice and scatters their gradients, and
+    more where parts are finer than a tile; without it the gradients are reduced, which
+    is two passes. Nothing is taken to overlap.
     """
     work = flops / (topology.chips * topology.chip.tflops * 1e12 * utilisation)
-    passes = 3 * gathers if gathers else 2 * (topology.chips > 1)
+    passes *= topology.chips > 1
     return work + passes * 2 * parameters / (topology.chip.ici_gb * 1e9)
+
+
+def _gathered(program: programs.Program, remat: str, sizes: dict[str, int]) -> int:
+    """Bytes of the kernels that wait, gathered in bfloat16, for the backward pass."""
+    return int(2 * program.parameters) * (sizes["fsdp"] > 1 and remat == "none")
 
 
 def meshes(topology: topologies_lib.Topology) -> list[dict[str, int]]:

@@ -19,8 +19,8 @@ from jax.typing import DTypeLike
 
 from imagen_jax import partitioning
 from imagen_jax.checkpoints import huggingface, safetensors, t5x, tensors
-from imagen_jax.models import layers, t5
-from imagen_jax.published import conversion, folders
+from imagen_jax.models import t5
+from imagen_jax.published import conversion, folders, placing
 
 SHARED, OWN = "shared.weight", "encoder.embed_tokens.weight"
 SIZES = {
@@ -230,47 +230,10 @@ def load(
         model.source,
         model.table,
         partitioning.unbox(boxed(model.module)),
-        placing(model.module, mesh, dtype),
+        placing.placing(mesh, boxed(model.module), dtype),
         model.unused,
     )
     return model.module.clone(dtype=dtype), params
-
-
-def placing(
-    module: t5.T5Encoder, mesh: Mesh, dtype: DTypeLike
-) -> Callable[[str, np.ndarray], jax.Array]:
-    """How each parameter goes to its place: (our name, array) -> array on the devices.
-
-    For `tensors.transfer`, and for `model_directory.parameters` of a converted model.
-    """
-    shardings = safetensors.flatten(partitioning.param_shardings(mesh, boxed(module)))
-
-    def place(name: str, array: np.ndarray) -> jax.Array:
-        array = as_stored(name, array, dtype)
-        there = jax.make_array_from_callback(
-            array.shape, shardings[name], lambda index: array[index]
-        )
-        # Else transfers queue up, each with its array on the host.
-        return jax.block_until_ready(there)
-
-    return place
-
-
-def as_stored(name: str, array: np.ndarray, dtype: DTypeLike) -> np.ndarray:
-    """A parameter in the type that it has in memory: `layers.stored`, checked.
-
-    Raises:
-      ValueError: for a number that `dtype` does not hold.
-    """
-    leaf = name.rsplit("/", 1)[-1]
-    with np.errstate(over="ignore"):
-        array = layers.stored({leaf: array.astype(np.float32, copy=False)}, dtype)[leaf]
-    if array.dtype == np.float16 and not np.isfinite(array).all():
-        raise ValueError(
-            f"T5: {name} has numbers that float16 does not hold; take bfloat16 or "
-            "float32."
-        )
-    return array
 
 
 def convert(

@@ -1,7 +1,6 @@
 """What a person asks for on the page: checked, then drawn."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -57,8 +56,6 @@ def parse(body: Any, model: TextToImage, limits: Limits) -> Asked:
     if not prompt.strip():
         raise ValueError("The prompt is empty; describe a picture.")
     negative = fields.text("negative", limits.prompt).strip()
-    if negative and not takes_negative(model):
-        raise ValueError("This model's door takes no negative prompt; leave it empty.")
     asked = Asked(
         prompt=prompt.strip(),
         negative=negative,
@@ -93,19 +90,13 @@ def draw(model: TextToImage, asked: Asked, progress: Progress) -> Samples:
         "num": asked.num,
         "seed": asked.seed,
         "recipe": asked.stages,
+        "negative": asked.negative,
         "progress": progress,
         **asked.editing,
     }
-    if asked.negative:
-        options["negative"] = asked.negative
     if asked.picture is None:
         return model.sample([asked.prompt], **options)
     return model.edit([asked.prompt], asked.picture, mask=asked.mask, **options)
-
-
-def takes_negative(model: TextToImage) -> bool:
-    """Whether negative prompts can be given."""
-    return "negative" in inspect.signature(model.sample).parameters
 
 
 def takes_pictures(model: TextToImage) -> bool:

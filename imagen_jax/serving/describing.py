@@ -2,18 +2,25 @@
 
 import dataclasses
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from imagen_jax.cascade import recipe, settings
 from imagen_jax.cascade.recipe import SamplingRecipe
 from imagen_jax.cascade.text_to_image import TextToImage
+from imagen_jax.diffusion import grids, guidance_weights
 from imagen_jax.serving import asking, pictures
 from imagen_jax.serving.limits import Limits
 from imagen_jax.serving.queue import Drawing
 
 # What the brush and not the table of stages asks for.
-ELSEWHERE = {"solver", *asking.OF_EDITING}
+ELSEWHERE = set(asking.OF_EDITING)
+# The names that make the objects of `settings.PARTS`.
+PARTS: dict[str, Iterable[str]] = {
+    "solver": recipe.SOLVERS,
+    "grid": grids.NAMES,
+    "guidance_schedule": guidance_weights.KINDS,
+}
 
 
 def model(of: TextToImage, limits: Limits) -> dict[str, Any]:
@@ -28,9 +35,7 @@ def model(of: TextToImage, limits: Limits) -> dict[str, Any]:
             {"name": stage.name, "side": stage.resolution, "settings": own}
             for stage, own in zip(of.cascade.stages, of.plain(of.recipes), strict=True)
         ],
-        "settings": [{"name": "solver", "kind": "solver"}, *_settings()],
-        "solvers": {name: _solver(name) for name in recipe.SOLVERS},
-        "negative": asking.takes_negative(of),
+        "settings": list(_settings(of)),
         "edit": asking.takes_pictures(of),
         "limits": dataclasses.asdict(limits),
     }
@@ -75,20 +80,35 @@ def drawing(of: Drawing, seen: int = -1) -> dict[str, Any]:
     return told
 
 
-def _settings() -> Iterator[dict[str, Any]]:
+def _settings(of: TextToImage) -> Iterator[dict[str, Any]]:
     """What a person can set of a stage: its name, and what it may be."""
     said = {field: name for name, field in settings.SAID.items()}
+    alone = all(stage.weak is None for stage in of.cascade.stages)
     for field, annotation in settings.kinds_of(SamplingRecipe).items():
-        if field in ELSEWHERE:
+        if field in ELSEWHERE or (field == "autoguidance" and alone):
             continue
-        kind = _kind(annotation)
-        if field == "threshold":
-            yield {"name": field, "kind": "choice", "choices": recipe.THRESHOLDS}
+        name, kind = said.get(field, field), _number(annotation)
+        if field in PARTS:
+            make = settings.PARTS[field]
+            parts = {part: _numbers(make(part)) for part in PARTS[field]}
+            yield {"name": name, "kind": "part", "parts": parts}
+        elif field == "threshold":
+            yield {"name": name, "kind": "choice", "choices": recipe.THRESHOLDS}
         elif kind is not None:
-            yield {"name": said.get(field, field), **kind}
+            yield {"name": name, **kind}
 
 
-def _kind(annotation: Any) -> dict[str, Any] | None:
+def _numbers(part: Any) -> list[dict[str, Any]]:
+    """The numbers of a solver, a grid, ..., with their values by default."""
+    kinds = {name: _number(kind) for name, kind in settings.kinds_of(part).items()}
+    return [
+        {"name": name, "value": getattr(part, name), **kind}
+        for name, kind in kinds.items()
+        if kind is not None
+    ]
+
+
+def _number(annotation: Any) -> dict[str, Any] | None:
     """Of numbers: whether whole, and whether there may be none."""
     kinds = typing.get_args(annotation) or (annotation,)
     if not {int, float} & set(kinds):
@@ -96,14 +116,4 @@ def _kind(annotation: Any) -> dict[str, Any] | None:
     return {
         "kind": "number" if float in kinds else "integer",
         "optional": type(None) in kinds,
-    }
-
-
-def _solver(name: str) -> dict[str, float]:
-    """The numbers of a solver, as it has them by default."""
-    plain = dataclasses.asdict(recipe.make_solver(name))  # pyright: ignore
-    return {
-        key: value
-        for key, value in plain.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
     }

@@ -2,13 +2,24 @@
 
 import argparse
 import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
 
 from imagen_jax.acceptance import page, parts
 from imagen_jax.commands import accept, main
+from tests import compiling
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def arguments(folder):
-    return argparse.Namespace(out=str(folder), minutes=5.0, part=None)
+    parser = argparse.ArgumentParser()
+    accept.add_arguments(parser)
+    return parser.parse_args([f"--out={folder}", "--minutes=5"])
 
 
 def test_a_part_runs_in_a_process_and_tells_what_it_found(tmp_path):
@@ -52,3 +63,23 @@ def test_steps_are_read_from_whole_lines_of_the_log(tmp_path):
     assert parts.steps_logged(tmp_path) == 0
     (tmp_path / "metrics.jsonl").write_text('{"step": 3}\n{"step": 4}\n{"st')
     assert parts.steps_logged(tmp_path) == 4
+
+
+def test_several_hosts_need_a_folder_that_all_see(tmp_path, capsys):
+    flags = ["--out", str(tmp_path), "--distributed"]
+    assert main.main(["accept", *flags]) == 2
+    assert "--shared is required on several hosts" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_hosts_kill_a_run_and_go_on(tmp_path):
+    pod = [sys.executable, str(ROOT / "launch" / "local_pod.py"), "--hosts=2"]
+    environment = {**os.environ, "XLA_FLAGS": compiling.QUICK}
+    part = ["--devices=1", "--", "imagen-jax", "accept", "--part=resume"]
+    subprocess.run(
+        [*pod, *part, f"--out={tmp_path}", f"--shared={tmp_path / 'shared'}"],
+        env=environment, check=True, timeout=600,
+    )  # fmt: skip
+    found = json.loads((tmp_path / "resume.json").read_text())
+    assert found["passed"] and found["bit_for_bit"]
+    assert parts.KILL_AFTER <= found["killed_at_step"] < parts.STEPS

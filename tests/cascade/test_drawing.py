@@ -4,6 +4,7 @@ import dataclasses
 import logging
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -121,7 +122,7 @@ def test_a_later_stage_alone_must_have_all_pictures(model, whole):
 
 def test_drawing_begins_at_the_stage_that_takes_a_given_picture(model, whole):
     """One picture for all prompts, as the base might have drawn it."""
-    given = request.Request(low_res=images.to_float(whole.stages[0][:1]))
+    given = request.Request(low_res=images.to_float(jnp.asarray(whole.stages[0][:1])))
     drawn = model.sample(PROMPTS[:1], num=3, seed=3, given=given)
     assert drawn.stage_names == ("up",) and drawn.images.shape == (3, 16, 16, 3)
     # The first has the noise, too, of the picture that the base drew.

@@ -99,3 +99,24 @@ def test_a_bad_recipe_file_is_named(tmp_path, text, named):
     path.write_text(text)
     with pytest.raises(ValueError, match=named):
         settings.read(path)
+
+
+def test_how_guidance_is_goes_to_the_stages_that_are_guided(recipes):
+    asked = {"guidance_rescale": 0.7, "guidance_schedule": "linear:2"}
+    one, other = settings.changed(recipes, asked)
+    assert one.guidance_rescale == 0.7 and one.guidance_schedule.begin == 2.0
+    assert other == recipes[1]
+    # Guided by the same call, or told each for itself.
+    one, other = settings.changed(recipes, {"guidance_high": 3, "guidance": (1, 2)})
+    assert one.guidance_high == other.guidance_high == 3.0
+    with pytest.raises(ValueError, match="apg_eta of a stage without guidance"):
+        settings.changed(recipes, {"apg_eta": (0.0, 0.0)})
+    with pytest.raises(ValueError, match="apg_eta of a stage without guidance"):
+        settings.changed(recipes[1:], {"apg_eta": 0.0})
+
+
+def test_off_is_none_where_there_is_none(recipes):
+    one, other = settings.changed(recipes, {"guidance": ("off", 2.0)})
+    assert (one.w, other.w) == (None, 2.0)
+    with pytest.raises(ValueError, match="aug_level must be a number, got 'off'"):
+        settings.changed(recipes, {"aug_level": "off"})

@@ -151,6 +151,8 @@ def test_wrong_kinds_of_null_and_enlargement_are_refused(stages):
         dataclasses.replace(stages[0], null_text="ones")
     with pytest.raises(ValueError, match=r"enlargement must be one of .*'nearest'"):
         dataclasses.replace(stages[1], enlargement="nearest")
-    led = dataclasses.replace(stages[0], null_text="empty_prompt")
+    with pytest.raises(ValueError, match="let a share of the captions be empty"):
+        dataclasses.replace(stages[0], null_text="empty_prompt", text_drop=0.1)
+    led = dataclasses.replace(stages[0], null_text="empty_prompt", text_drop=0.0)
     with pytest.raises(ValueError, match="needs the embedding of the empty prompt"):
         led.unconditional(led.example_inputs()[2], None)

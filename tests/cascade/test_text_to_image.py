@@ -1,11 +1,12 @@
 import dataclasses
 import io
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from imagen_jax.cascade import cascade
+from imagen_jax.cascade import cascade, picture_files
 from tests import tiny_cascade
 
 
@@ -88,3 +89,65 @@ def test_a_grid_of_a_table_needs_a_table(tiny):
     with pytest.raises(ValueError, match="steps of a discrete schedule"):
         tiny.sample(["a red cat"], grid="smart27")
     assert [r.steps for r in tiny.recipes_with(grid="smart27")] == [27, 27]
+
+
+def test_a_negative_prompt_leads_elsewhere_and_is_kept_in_files(tiny, tmp_path):
+    led = tiny.sample(["a red cat"], negative="a dog", until="base")
+    free = tiny.sample(["a red cat"], until="base")
+    assert (led.images != free.images).any()
+    picture_files.save(led, tmp_path)
+    begun = picture_files.read([tmp_path], tiny.stage_names)
+    assert begun.negatives == ("a dog",)
+    again = dataclasses.replace(begun, stages=(), stage_names=())
+    redrawn = tiny.resume(again, until="base").images
+    np.testing.assert_array_equal(redrawn, led.images)
+
+
+def test_a_negative_prompt_without_guidance_is_refused(tiny):
+    with pytest.raises(ValueError, match="set guidance above 1"):
+        tiny.sample(["a"], negative="b", guidance="off")
+    with pytest.raises(ValueError, match="one text, or one for each of the 1 prompts"):
+        tiny.sample(["a"], negative=["b", "c"])
+    with pytest.raises(ValueError, match="an empty one among others"):
+        tiny.sample(["a", "b"], negative=["c", ""])
+
+
+def test_interpolation_goes_from_one_prompt_to_another(tiny):
+    way = tiny.interpolate("a red cat", "a dog", steps=3, until="base")
+    ends = tiny.sample(["a red cat", "a dog", "a dog"], until="base").images
+    found, ends = way.images.astype(int), ends.astype(int)
+    assert np.abs(found[[0, 2]] - ends[:2]).max() <= 1
+    assert min(np.abs(found[1] - end).max() for end in ends) > 1
+    assert way.prompts[1] == "a red cat ~> a dog @ 0.5"
+
+
+def test_a_model_guided_by_itself_is_itself(tiny):
+    paired = tiny.guided_by(tiny)
+    # Beside the base's own weight, so that what it equals is compiled already.
+    led = paired.sample(["a red cat"], autoguidance=3.0, until="base").images
+    free = tiny.sample(["a red cat"], until="base").images
+    assert np.abs(led.astype(int) - free).max() <= 1
+    with pytest.raises(ValueError, match="stage base has no weaker model"):
+        tiny.sample(["a"], autoguidance=2.0)
+
+
+def test_another_text_encoder_or_other_sizes_cannot_guide(tiny):
+    other = dataclasses.replace(
+        tiny, text_params=lambda: jax.tree.map(lambda a: a + 1, tiny.text_params())
+    )
+    with pytest.raises(ValueError, match="the same text encoder"):
+        tiny.guided_by(other)
+    only = dataclasses.replace(
+        tiny,
+        cascade=cascade.Cascade(stages=tiny.cascade.stages[1:]),
+        params=tiny.params[1:],
+        recipes=tiny.recipes[1:],
+    )
+    base = dataclasses.replace(
+        tiny,
+        cascade=cascade.Cascade(stages=tiny.cascade.stages[:1]),
+        params=tiny.params[:1],
+        recipes=tiny.recipes[:1],
+    )
+    with pytest.raises(ValueError, match=r"of \[16\] px is required, got \[8\] px"):
+        only.guided_by(base)

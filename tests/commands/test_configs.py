@@ -177,3 +177,18 @@ def test_a_config_survives_json():
     assert jax.tree.leaves(build.make_recipe(again)) == jax.tree.leaves(
         build.make_recipe(config)
     )
+
+
+def test_guidance_may_be_said_in_a_config_and_older_ones_lack_it():
+    config = configs.load("emoji/base")
+    assert build.make_recipe(config).interval is None
+    with config.unlocked():
+        config.sampling.guidance_schedule = "oscillating:1:5"
+        config.sampling.guidance_low = 0.3
+    made = build.make_recipe(config)
+    made.check()
+    assert made.interval == (0.3, float("inf"))
+    assert (made.guidance_schedule.name, made.guidance_schedule.first) == (
+        "oscillating",
+        5,
+    )

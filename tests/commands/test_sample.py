@@ -1,5 +1,6 @@
 """`imagen-jax sample` on a tiny cascade: what it writes, stops at and goes on from."""
 
+import argparse
 import dataclasses
 import json
 import signal
@@ -153,3 +154,33 @@ def test_a_mistake_is_one_line(capsys, tmp_path, loaded, monkeypatch, argv, name
     status, _, err = run(capsys, "sample", *argv)
     lines = [line for line in err.splitlines() if "error" in line]
     assert status == 2 and len(lines) == 1 and named in lines[0], err
+
+
+def test_flags_of_guidance_become_settings():
+    parser = argparse.ArgumentParser()
+    sample.add_settings(parser)
+    flags = (
+        "--guidance 4,off --guidance-schedule oscillating:2:5,constant "
+        "--guidance-interval 0.28:2.9 --apg 0:2.5,off:off --autoguidance 2"
+    )
+    given = sample.settings_of(parser.parse_args(flags.split()))
+    told = {name: value for name, value in given.items() if value is not None}
+    assert told == {
+        "guidance": (4.0, "off"),
+        "guidance_schedule": ("oscillating:2:5", "constant"),
+        "guidance_low": 0.28,
+        "guidance_high": 2.9,
+        "apg_eta": (0.0, "off"),
+        "apg_norm": (2.5, "off"),
+        "autoguidance": 2.0,
+    }
+    for wrong in ("0.28", "0.28:2.9:3", "a:b"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--guidance-interval", wrong])
+
+
+def test_interpolation_takes_two_prompts():
+    assert sample.between(["a", "b"], 2) == ["a ~> b @ 0", "a ~> b @ 1"]
+    assert sample.between(["a", "b"], None) == ["a", "b"]
+    with pytest.raises(ValueError, match="two prompts and at least 2 pictures"):
+        sample.between(["a"], 3)

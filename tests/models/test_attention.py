@@ -51,6 +51,18 @@ def test_nothing_to_attend_to_gives_zero(qkv):
     assert np.all(np.asarray(jax.jit(attention.attend)(*qkv, mask)) == 0)
 
 
+def test_two_sets_of_keys_are_one(qkv):
+    q, k, v = qkv
+    mask = np.array([[True, False, True], [False] * 3])
+    whole = np.concatenate([np.ones((2, 4), bool), mask], axis=1)
+    image, text = (k[:, :4], v[:, :4]), (k[:, 4:], v[:, 4:])
+    attend = jax.jit(attention.attend_to_both)
+    got = attend(q, image, text, mask)
+    np.testing.assert_allclose(got, reference(q, k, v, whole), atol=1e-6)
+    got = attend(q, image, text)
+    np.testing.assert_allclose(got, reference(q, k, v, whole | True), atol=1e-6)
+
+
 def test_self_attention_joins_the_keys_of_image_and_text(normal, randomised, run):
     layer = attention.Attention("self", heads=2, width=8)
     x, text = normal((2, 3, 2, 16), 1), normal((2, 4, 6), 2)

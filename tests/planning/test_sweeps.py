@@ -66,9 +66,9 @@ def test_activations_grow_with_the_examples_at_once():
         "block": memory.Kept(300, 100),
         "full": memory.Kept(100, 50),
     }
-    assert memory.activations(kept, "none", 2) == 2 * (1000 + 800)
-    assert memory.activations(kept, "block", 1) == 300 + 800
-    assert memory.activations(kept, "full", 1) == 100 + 800 + 100
+    assert memory.activations(kept, "none", 2) == 2 * (1000 + 1200)
+    assert memory.activations(kept, "block", 1) == 300 + 1200
+    assert memory.activations(kept, "full", 1) == 100 + 1200 + 100
 
 
 def test_targets_have_names_of_their_own_and_slices_that_are():

@@ -14,6 +14,7 @@ from imagen_jax import build, partitioning
 from imagen_jax.checkpoints import model_directory, tensors
 from imagen_jax.checkpoints import safetensors as our_safetensors
 from imagen_jax.models import t5
+from imagen_jax.published import placing
 from imagen_jax.published import t5 as published
 from imagen_jax.text import tokenizer
 from tests.published import t5_precision
@@ -107,7 +108,9 @@ def test_a_model_directory_in_eight_bits_goes_to_its_place_too(tmp_path):
     shapes = partitioning.unbox(published.boxed(module))
     params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype("f4"), shapes)
     model_directory.write_parameters(tmp_path, "text", params, "int8")
-    place = published.placing(module, mesh_of(fsdp=2, tensor=2), "bfloat16")
+    place = placing.placing(
+        mesh_of(fsdp=2, tensor=2), published.boxed(module), "bfloat16"
+    )
     got = model_directory.parameters(tmp_path, "text", place)(shapes)
     wi = got["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"]
     assert wi.dtype == jnp.bfloat16

@@ -1,7 +1,9 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+from jax.sharding import NamedSharding, PartitionSpec
 
 from imagen_jax import partitioning
 from imagen_jax.training import layout, loop, optimizer, state, step
@@ -82,3 +84,17 @@ def test_bfloat16_kernels_change_little_and_leave_float32_masters():
     np.testing.assert_allclose(half["loss"], full["loss"], rtol=1e-2)
     assert half["loss"] != full["loss"]
     np.testing.assert_allclose(half["grad_norm"], full["grad_norm"], rtol=2e-2)
+
+
+def test_parts_finer_than_a_tile_are_padded():
+    mesh = partitioning.make_mesh({"data": 1, "fsdp": 8})
+
+    def leaf(shape, spec):
+        sharding = NamedSharding(mesh, PartitionSpec(*spec))
+        return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+
+    coarse, whole = leaf((128, 10), ("fsdp", None)), leaf((4, 5), ())
+    fine, narrow = leaf((64, 10), ("fsdp", None)), leaf((16, 512), (None, "fsdp"))
+    assert layout.padded_share([coarse, whole]) == 0.0
+    assert layout.padded_share([coarse, fine]) == 640 / (1280 + 640)
+    assert layout.padded_share([narrow]) == 1.0

@@ -31,7 +31,6 @@ async function start() {
   at("prompt").maxLength = at("brush-prompt").maxLength = at("negative").maxLength = model.limits.prompt;
   at("num").max = model.limits.pictures;
   at("resample").max = model.limits.repeats;
-  at("negative-part").hidden = !model.negative;
   at("upload-part").hidden = !model.edit;
   at("seed").value = another();
 
@@ -47,7 +46,7 @@ async function start() {
     say(null);
     const asked = {
       prompt,
-      negative: model.negative ? at("negative").value : "",
+      negative: at("negative").value,
       num: Number(at("num").value),
       seed: Number(at("seed").value),
       stages: settings.changes(),

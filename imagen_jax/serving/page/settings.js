@@ -32,9 +32,9 @@ const write = (field, value) => {
 export class Settings {
   constructor(model, table, first) {
     this.model = model;
-    this.cells = []; // One a stage: name -> field.
-    this.numbers = []; // One a stage: the solver's own numbers, name -> field.
-    this.holders = []; // One a stage: where those stand.
+    this.cells = model.stages.map(() => ({})); // Of each stage: name -> field.
+    // Of each stage: a solver's, a grid's, ... own numbers, name -> {holder, fields}.
+    this.numbers = model.stages.map(() => ({}));
     this.kinds = new Map(model.settings.map((setting) => [setting.name, setting]));
     this.#table(table);
     this.#first(first);
@@ -45,18 +45,9 @@ export class Settings {
   changes() {
     return this.model.stages.map((stage, i) => {
       const changed = { stage: stage.name };
-      for (const [name, field] of Object.entries(this.cells[i])) {
-        if (name === "solver") continue;
-        if (read(field) !== (stage.settings[name] ?? null)) changed[name] = read(field);
+      for (const name of this.kinds.keys()) {
+        if (this.#differs(i, name)) changed[name] = this.#value(i, name);
       }
-      const solver = { name: this.cells[i].solver.value };
-      for (const [name, field] of Object.entries(this.numbers[i])) {
-        if (field.value !== "") solver[name] = Number(field.value);
-      }
-      const own = stage.settings.solver;
-      const same = own.name === solver.name
-        && Object.keys(solver).every((name) => own[name] === solver[name]);
-      if (!same) changed.solver = solver;
       return changed;
     });
   }
@@ -70,61 +61,79 @@ export class Settings {
     this.model.stages.forEach((stage, i) => {
       const said = changes.find((one) => one.stage === stage.name) ?? {};
       const values = { ...stage.settings, ...said };
-      for (const [name, field] of Object.entries(this.cells[i])) {
-        if (name !== "solver") write(field, values[name]);
+      for (const [name, { kind }] of this.kinds) {
+        if (kind === "part") this.#part(i, name, values[name]);
+        else write(this.cells[i][name], values[name]);
       }
-      write(this.cells[i].solver, values.solver.name);
-      this.#solver(i, values.solver);
     });
     this.#mark();
   }
 
+  #value(i, name) {
+    const value = read(this.cells[i][name]);
+    if (this.kinds.get(name).kind !== "part") return value;
+    const made = { name: value };
+    for (const [key, field] of Object.entries(this.numbers[i][name].fields)) made[key] = read(field);
+    return made;
+  }
+
+  #differs(i, name) {
+    const own = this.model.stages[i].settings[name] ?? null;
+    const value = this.#value(i, name);
+    if (this.kinds.get(name).kind !== "part") return value !== own;
+    return Object.entries(value).some(([key, one]) => one !== (own[key] ?? null));
+  }
+
   #table(table) {
     const head = element("tr", {}, element("td"));
-    for (const stage of this.model.stages) {
-      head.append(element("th", { scope: "col", textContent: `${stage.name}` }));
-      this.cells.push({});
-      this.numbers.push({});
+    for (const { name } of this.model.stages) {
+      head.append(element("th", { scope: "col", textContent: name }));
     }
     const body = element("tbody");
     for (const setting of this.model.settings) {
-      const row = element("tr", {}, element("th", { scope: "row", textContent: words(setting.name) }));
-      this.model.stages.forEach((stage, i) => {
-        const field = setting.kind === "solver" ? choice(Object.keys(this.model.solvers))
-          : setting.kind === "choice" ? choice(setting.choices)
-          : number(setting);
-        field.setAttribute("aria-label", `${words(setting.name)} of ${stage.name}`);
-        field.dataset.stage = stage.name;
-        field.dataset.setting = setting.name;
-        this.cells[i][setting.name] = field;
-        const cell = element("td", {}, field);
-        if (setting.kind === "solver") {
-          this.holders.push(element("div"));
-          cell.append(this.holders[i]);
-          field.addEventListener("change", () => this.#solver(i, { name: field.value }));
-        }
-        row.append(cell);
-      });
-      body.append(row);
+      const title = element("th", { scope: "row", textContent: words(setting.name) });
+      const cells = this.model.stages.map((_, i) => this.#cell(i, setting));
+      body.append(element("tr", {}, title, ...cells));
     }
     table.replaceChildren(element("thead", {}, head), body);
     table.addEventListener("input", () => this.#mark());
   }
 
-  // The numbers that a solver has.
-  #solver(i, values) {
-    this.numbers[i] = {};
-    const fields = [];
-    const own = this.model.stages[i].settings.solver;
-    const base = own.name === values.name ? own : {};
-    for (const [name, usual] of Object.entries(this.model.solvers[values.name] ?? {})) {
-      const field = number({ kind: "number" });
-      write(field, values[name] ?? base[name] ?? usual);
-      this.numbers[i][name] = field;
-      fields.push(element("label", {}, words(name), field));
+  #cell(i, setting) {
+    const { name, kind } = setting;
+    const field = kind === "part" ? choice(Object.keys(setting.parts))
+      : kind === "choice" ? choice(setting.choices)
+      : number(setting);
+    field.setAttribute("aria-label", `${words(name)} of ${this.model.stages[i].name}`);
+    this.cells[i][name] = field;
+    const cell = element("td", {}, field);
+    if (kind === "part") {
+      const holder = element("div");
+      this.numbers[i][name] = { holder, fields: {} };
+      cell.append(holder);
+      field.addEventListener("change", () => {
+        this.#part(i, name, { name: field.value });
+        this.#mark();
+      });
     }
-    this.holders[i].replaceChildren(...fields);
-    this.#mark();
+    return cell;
+  }
+
+  // A solver, a grid, ...: its name, and the numbers that it has.
+  #part(i, name, values) {
+    const own = this.model.stages[i].settings[name];
+    const known = own.name === values.name ? { ...own, ...values } : values;
+    const part = this.numbers[i][name];
+    part.fields = {};
+    write(this.cells[i][name], values.name);
+    const fields = (this.kinds.get(name).parts[values.name] ?? []).map((setting) => {
+      const field = number(setting);
+      const given = known[setting.name];
+      write(field, given === undefined ? setting.value : given);
+      part.fields[setting.name] = field;
+      return element("label", {}, words(setting.name), field);
+    });
+    part.holder.replaceChildren(...fields);
   }
 
   // The first stage's most used again, in step with the table.
@@ -140,7 +149,7 @@ export class Settings {
       const pass = (from) => {
         write(cell, from.value);
         cell.dispatchEvent(new Event("input", { bubbles: true }));
-        if (name === "solver") cell.dispatchEvent(new Event("change"));
+        cell.dispatchEvent(new Event("change"));
       };
       mirror.addEventListener("input", () => pass(mirror));
       this.mirrors.push(() => write(mirror, cell.value));
@@ -159,10 +168,9 @@ export class Settings {
 
   #mark() {
     this.mirrors?.forEach((mirror) => mirror());
-    this.model.stages.forEach((stage, i) => {
-      for (const [name, field] of Object.entries(this.cells[i])) {
-        const own = name === "solver" ? stage.settings.solver.name : stage.settings[name];
-        field.classList.toggle("changed", read(field) !== (own ?? null));
+    this.cells.forEach((cells, i) => {
+      for (const [name, field] of Object.entries(cells)) {
+        field.classList.toggle("changed", this.#differs(i, name));
       }
     });
   }
