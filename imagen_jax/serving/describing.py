@@ -1,6 +1,7 @@
 """What the page must know of a model, and of a drawing, as JSON has it."""
 
 import dataclasses
+import math
 import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -32,7 +33,7 @@ def model(of: TextToImage, limits: Limits) -> dict[str, Any]:
     return {
         "name": of.name,
         "stages": [
-            {"name": stage.name, "side": stage.resolution, "settings": own}
+            {"name": stage.name, "side": stage.resolution, "settings": plain(own)}
             for stage, own in zip(of.cascade.stages, of.plain(of.recipes), strict=True)
         ],
         "settings": list(_settings(of)),
@@ -72,12 +73,21 @@ def drawing(of: Drawing, seen: int = -1) -> dict[str, Any]:
             if look.version > seen
         ]
     if of.samples is not None:
-        told["settings"] = [dict(stage) for stage in of.samples.settings]
+        told["settings"] = plain(of.samples.settings)
         told["stages"] = [
             {"name": name, "height": s.shape[1], "width": s.shape[2], "count": len(s)}
             for name, s in zip(of.samples.stage_names, of.samples.stages, strict=True)
         ]
     return told
+
+
+def plain(value: Any) -> Any:
+    """The same with null for infinite numbers, which JSON has not."""
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _settings(of: TextToImage) -> Iterator[dict[str, Any]]:
@@ -102,7 +112,7 @@ def _numbers(part: Any) -> list[dict[str, Any]]:
     """The numbers of a solver, a grid, ..., with their values by default."""
     kinds = {name: _number(kind) for name, kind in settings.kinds_of(part).items()}
     return [
-        {"name": name, "value": getattr(part, name), **kind}
+        {"name": name, "value": plain(getattr(part, name)), **kind}
         for name, kind in kinds.items()
         if kind is not None
     ]

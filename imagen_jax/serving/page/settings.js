@@ -17,6 +17,7 @@ function number(setting) {
   const field = element("input", { type: "number", inputMode: "decimal" });
   field.step = setting.kind === "integer" ? "1" : "any";
   if (setting.optional) field.placeholder = "off";
+  else if (setting.value === null) field.placeholder = "no bound";
   else field.required = true;
   return field;
 }
@@ -73,7 +74,10 @@ export class Settings {
     const value = read(this.cells[i][name]);
     if (this.kinds.get(name).kind !== "part") return value;
     const made = { name: value };
-    for (const [key, field] of Object.entries(this.numbers[i][name].fields)) made[key] = read(field);
+    for (const [key, field] of Object.entries(this.numbers[i][name].fields)) {
+      // What is empty and may not be off is left to the part itself.
+      if (field.value !== "" || field.placeholder === "off") made[key] = read(field);
+    }
     return made;
   }
 
