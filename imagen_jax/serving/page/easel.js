@@ -32,7 +32,7 @@ export function standing(drawing) {
     case "gone":
       return "The server does not keep this drawing any more; draw it again.";
     default:
-      return drawing.error || "Failed.";
+      return "Failed.";
   }
 }
 

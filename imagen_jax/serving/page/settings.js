@@ -1,6 +1,6 @@
 // The settings of the stages: a table of all of them, and the first stage's most used.
 
-const FIRST = ["guidance", "steps", "solver", "threshold"];
+const FIRST = ["guidance", "steps", "threshold", "solver"];
 const words = (name) => name.replaceAll("_", " ");
 
 function element(tag, properties = {}, ...children) {
@@ -157,6 +157,7 @@ export class Settings {
       };
       mirror.addEventListener("input", () => pass(mirror));
       this.mirrors.push(() => write(mirror, cell.value));
+      if (name === "solver") group.className = "wide";
       if (name === "guidance") {
         const range = element("input", { type: "range", min: 1, max: 10, step: 0.5 });
         range.setAttribute("aria-label", "Guidance, by a slider");
