@@ -81,7 +81,6 @@ def check(asked: Asked, model: TextToImage, limits: Limits) -> None:
                     f"Stage {model.stage_names[i]}: {name} must be at most {most} "
                     f"here, got {value}."
                 )
-        model.cascade.check(i, recipe)
 
 
 def draw(model: TextToImage, asked: Asked, progress: Progress) -> Samples:
