@@ -185,10 +185,10 @@ def test_waiting_and_running_drawings_are_cancelled_and_a_full_queue_says_so(
         status(page, "Waiting; 1 drawing before this one")
         draw.click()
         page.get_by_role("alert").get_by_text("queue is full: 1").wait_for()
-        page.get_by_role("button", name="Cancel").click()
+        page.get_by_role("button", name="Cancel", exact=True).click()
         status(page, "Cancelled.")
         page.locator("#history button").nth(1).click()
-        page.get_by_role("button", name="Cancel").click()
+        page.get_by_role("button", name="Cancel", exact=True).click()
         status(page, "Stopping")
     finally:
         gate.set()
