@@ -57,12 +57,6 @@ NETWORKS = {
     "deepfloyd": deepfloyd_unet.DeepFloydUNet,
 }
 TEXT_NETWORKS = {"t5": t5.T5Encoder, "clip": clip.CLIPText, "bert": bert.BERT}
-SCHEDULES = {
-    "cosine": schedules.CosineSchedule,
-    "linear": schedules.LinearSchedule,
-    "shifted_cosine": schedules.ShiftedCosineSchedule,
-    "discrete": schedules.DiscreteSchedule,
-}
 
 # An ml_collections.ConfigDict; to a type checker its every key is a union of all plain
 # types, which says less than nothing.

@@ -1,9 +1,11 @@
 import jax
 import numpy as np
+import pytest
 
 from imagen_jax import build, partitioning
 from imagen_jax.checkpoints import model_directory
 from imagen_jax.commands import configs
+from imagen_jax.diffusion import langevin, schedules, sde
 
 
 def test_a_frozen_text_encoder_is_split_over_the_mesh_in_its_own_dtype(tmp_path):
@@ -23,3 +25,31 @@ def test_a_frozen_text_encoder_is_split_over_the_mesh_in_its_own_dtype(tmp_path)
     # Sums of the norms and the position bias are taken in float32.
     assert placed["encoder"]["encoder_norm"]["scale"].dtype == "float32"
     assert placed["encoder"]["relpos_bias"]["rel_embedding"].dtype == "float32"
+
+
+def test_a_config_names_the_score_sdes_and_their_solvers():
+    config = configs.load("shapes/base")
+    config.diffusion.parameterization = "eps"
+    for kind, made in (
+        ("ve", schedules.ExplodingSchedule(sigma_max=20.0)),
+        ("sub_vp", schedules.SubVPSchedule()),
+        ("linear", schedules.LinearSchedule()),
+    ):
+        more = {"sigma_max": 20.0} if kind == "ve" else {}
+        with config.unlocked():
+            config.diffusion.schedule = {"type": kind, **more}
+        assert build.make_stage(config).schedule == made
+    with config.unlocked():
+        config.sampling.solver = {
+            "name": "predictor_corrector",
+            "predictor": "probability_flow",
+            "snr": 0.1,
+        }
+    assert build.make_recipe(config).solver == langevin.PredictorCorrector(
+        predictor=sde.ProbabilityFlow(), snr=0.1
+    )
+    with config.unlocked():
+        config.diffusion.schedule = {"type": "ve"}
+    config.diffusion.parameterization = "v"
+    with pytest.raises(ValueError, match=r"got ExplodingSchedule\. Use EPS or X"):
+        build.make_stage(config)

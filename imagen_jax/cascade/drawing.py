@@ -98,8 +98,9 @@ class Drawing:
         first, sizes = self.cascade.plan(self.given)
         if begun.stages:
             first = names.index(begun.stage_names[0])
-        for i in range(first, last + 1):
-            self.cascade.check(i, self.recipes[i])
+            sizes = self.cascade.sizes_after(first, begun.stages[0].shape[1:3])
+        for i, size in zip(range(first, last + 1), sizes, strict=False):
+            self.cascade.check(i, self.recipes[i], self.given, size)
         alone = first > 0 and self.given.low_res is None
         if alone and len(begun.stages[0]) < count:
             raise ValueError(
@@ -121,8 +122,7 @@ class Drawing:
                 below = None
                 if i > first:
                     below = [drawn[i - first - 1][row] for row in rows]
-                size = sizes[0] if i == 0 else None
-                chunk = Chunk(self, i, rows, size, Span(done, total))
+                chunk = Chunk(self, i, rows, sizes[i - first], Span(done, total))
                 pictures = chunk.draw(begun, below)
                 drawn[i - first] += list(pictures)
                 films[i - first] |= dict(zip(rows, chunk.film(), strict=True))
@@ -142,7 +142,9 @@ class Drawing:
         """What is asked of some pictures."""
         given = jax.tree.map(lambda a: np.repeat(a, len(rows), axis=0), self.given)
         prompts = jax.tree.map(lambda a: a[rows], self.request)
-        return dataclasses.replace(given, text=prompts.text, empty=prompts.empty)
+        return dataclasses.replace(
+            given, text=prompts.text, empty=prompts.empty, negative=prompts.negative
+        )
 
     def size(self, i: int, count: int) -> int:
         """Pictures of a chunk of stage `i`, a multiple of the devices that share it."""

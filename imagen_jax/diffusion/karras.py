@@ -152,7 +152,10 @@ class Heun(Euler):
       s_noise: as in Euler.
     """
 
-    calls = 2
+    @property
+    def calls(self) -> int:
+        """Of the network in each step, at most."""
+        return 2
 
     def update(
         self,

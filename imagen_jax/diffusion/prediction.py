@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from imagen_jax.conditioning import Conditioning
 from imagen_jax.diffusion import noise, schedules
@@ -203,10 +204,30 @@ def check(
     Raises:
       ValueError: for v on a schedule that does not preserve variance.
     """
-    if not parameterization.needs_variance_preserving:
-        return
-    with jax.ensure_compile_time_eval():
-        _require_variance_preserving(schedule(jnp.array([0.0, 0.5, 1.0], jnp.float32)))
+    needs = parameterization.needs_variance_preserving
+    if needs and not schedules.preserves_variance(schedule):
+        raise ValueError(
+            "V: a schedule with alpha^2 + sigma^2 = 1 is required, got "
+            f"{type(schedule).__name__}. Use EPS or X with it."
+        )
+
+
+def network_input(
+    z: Float[Array, "B *data"],
+    level: noise.NoiseLevel,
+    schedule: schedules.NoiseSchedule,
+) -> Float[Array, "B *data"]:
+    """z at the size that networks are made for: z / sqrt(alpha^2 + sigma^2).
+
+    That has unit variance for data of unit variance (c_in of Karras et al. 2022, table
+    1, where alpha is 1). On a schedule that preserves variance it is z itself, to the
+    bit.
+    """
+    # Paper silent: Song et al. 2021 give their networks the z of sigma = 50 as it is.
+    if schedules.preserves_variance(schedule):
+        return z
+    _, alpha, sigma = noise.broadcast(level, z)
+    return z * lax.rsqrt(jnp.square(alpha) + jnp.square(sigma))
 
 
 def _require_variance_preserving(level: noise.NoiseLevel) -> None:
@@ -217,5 +238,5 @@ def _require_variance_preserving(level: noise.NoiseLevel) -> None:
     if not preserving:
         raise ValueError(
             f"V: alpha^2 + sigma^2 = 1 is required, got alpha {level.alpha} and sigma "
-            f"{level.sigma}. Use EPS or X with variance-exploding levels."
+            f"{level.sigma}. Use EPS or X with such levels."
         )

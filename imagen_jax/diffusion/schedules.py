@@ -5,6 +5,7 @@ import functools
 import math
 from typing import Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -134,11 +135,7 @@ class LinearSchedule:
     logsnr_max: float = 20.0
 
     def __post_init__(self):
-        if not 0.0 < self.beta_min <= self.beta_max:
-            raise ValueError(
-                f"LinearSchedule: 0 < beta_min <= beta_max is required, got "
-                f"{self.beta_min} and {self.beta_max}."
-            )
+        _check_betas("LinearSchedule", self.beta_min, self.beta_max)
 
     def __call__(self, t: Float[Array, " B"], /) -> noise.NoiseLevel:
         """The noise level at each t in [0, 1]."""
@@ -148,6 +145,84 @@ class LinearSchedule:
         floor = math.log1p(math.exp(-self.logsnr_max))
         logsnr = -jnp.log(jnp.expm1(jnp.maximum(integral, floor)))
         return noise.variance_preserving(logsnr)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SubVPSchedule:
+    """The sub-variance-preserving SDE with linear beta: sigma = 1 - alpha^2.
+
+    alpha is `LinearSchedule`'s, exp(-B / 2) with B(t) = t beta_min + t^2 (beta_max -
+    beta_min) / 2 (Song et al. 2021, section 3.4 and appendix C); hence logsnr =
+    -2 log(2 sinh(B / 2)). alpha^2 + sigma^2 is between 3 / 4 and 1.
+
+    Attributes:
+      beta_min: beta at t = 0, per unit of t.
+      beta_max: beta at t = 1, per unit of t.
+      logsnr_max: cap of the log-SNR, which is otherwise infinite at t = 0.
+
+    Raises:
+      ValueError: if not 0 < beta_min <= beta_max.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    # Paper silent: it cuts t at 1e-5 instead, where this log-SNR is 27.6.
+    logsnr_max: float = 20.0
+
+    def __post_init__(self):
+        _check_betas("SubVPSchedule", self.beta_min, self.beta_max)
+
+    def __call__(self, t: Float[Array, " B"], /) -> noise.NoiseLevel:
+        """The noise level at each t in [0, 1]."""
+        t = t.astype(jnp.float32)
+        integral = t * (self.beta_min + 0.5 * t * (self.beta_max - self.beta_min))
+        floor = 2.0 * math.asinh(0.5 * math.exp(-0.5 * self.logsnr_max))
+        integral = jnp.maximum(integral, floor)
+        alpha, sigma = jnp.exp(-0.5 * integral), -jnp.expm1(-integral)
+        return noise.NoiseLevel(-integral - 2.0 * jnp.log(sigma), alpha, sigma)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExplodingSchedule:
+    """The variance-exploding SDE: alpha = 1, sigma geometric in t.
+
+    sigma(t) = sigma_min (sigma_max / sigma_min)^t (Song et al. 2021, appendix C; SMLD's
+    levels, Song & Ermon 2019, in continuous time). The log-SNR is linear in t.
+
+    Attributes:
+      sigma_min: at t = 0.
+      sigma_max: at t = 1; about the largest distance between two pictures, as vectors
+        (Song & Ermon 2020, technique 1).
+
+    Raises:
+      ValueError: if not 0 < sigma_min < sigma_max.
+    """
+
+    # The paper's for CIFAR-10, whose pixels it has in [0, 1].
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+
+    def __post_init__(self):
+        if not 0.0 < self.sigma_min < self.sigma_max:
+            raise ValueError(
+                "ExplodingSchedule: 0 < sigma_min < sigma_max is required, got "
+                f"{self.sigma_min} and {self.sigma_max}."
+            )
+
+    def __call__(self, t: Float[Array, " B"], /) -> noise.NoiseLevel:
+        """The noise level at each t in [0, 1]."""
+        rate = math.log(self.sigma_max / self.sigma_min)
+        return noise.variance_exploding(
+            self.sigma_min * jnp.exp(rate * t.astype(jnp.float32))
+        )
+
+
+def _check_betas(name: str, beta_min: float, beta_max: float) -> None:
+    if not 0.0 < beta_min <= beta_max:
+        raise ValueError(
+            f"{name}: 0 < beta_min <= beta_max is required, got {beta_min} and "
+            f"{beta_max}."
+        )
 
 
 BETAS = ("squaredcos_cap_v2", "linear", "scaled_linear")
@@ -231,10 +306,20 @@ def table(schedule: DiscreteSchedule) -> tuple[np.ndarray, np.ndarray, np.ndarra
     )
 
 
+@functools.cache
+def preserves_variance(schedule: NoiseSchedule) -> bool:
+    """Whether alpha^2 + sigma^2 = 1 at every t; looked at where it could fail."""
+    with jax.ensure_compile_time_eval():
+        t = jnp.array([0.0, 0.25, 0.5, 0.75, 1.0], jnp.float32)
+        return noise.is_variance_preserving(schedule(t))
+
+
 # What a config calls them.
 KINDS = {
     "cosine": CosineSchedule,
     "linear": LinearSchedule,
     "shifted_cosine": ShiftedCosineSchedule,
     "discrete": DiscreteSchedule,
+    "sub_vp": SubVPSchedule,
+    "ve": ExplodingSchedule,
 }

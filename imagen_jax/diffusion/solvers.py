@@ -8,7 +8,7 @@ DDPM's and DDIM's; `karras` and `multistep` have others.
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -41,12 +41,12 @@ class Solver(Protocol):
     The state is a pytree too, all of its leaves [B, ...], `z` and `x` among them.
     `init` forgets what was before: to leave the grid's order, as resampling does, begin
     anew from z.
-
-    Attributes:
-      calls: of the network in each step, at most.
     """
 
-    calls: ClassVar[int] = 1
+    @property
+    def calls(self) -> int:
+        """Of the network in each step, at most."""
+        return 1
 
     def check(self, schedule: schedules.NoiseSchedule) -> None:
         """Raise a ValueError for a schedule on which the solver is wrong."""

@@ -10,6 +10,7 @@ from imagen_jax.diffusion import (
     guidance,
     guidance_weights,
     noise,
+    prediction,
     schedules,
     solvers,
 )
@@ -64,6 +65,8 @@ def test_without_new_settings_the_program_is_plain_guidance(stage, asked):
 
 
 def test_an_interval_over_everything_draws_as_none(stage, asked):
+    # Of eps, rounding at the noisiest levels would grow by 1 / alpha.
+    stage = dataclasses.replace(stage, parameterization=prediction.X)
     free = stage.sample(KEYS, 1.0, asked, make(), SIZE)
     bounded = make(guidance_low=0.0, guidance_high=1e9)
     same = stage.sample(KEYS, 1.0, asked, bounded, SIZE)
@@ -125,7 +128,7 @@ def test_a_negative_prompt_takes_the_place_of_the_null(stage, asked):
     np.testing.assert_array_equal(equal, free)
     assert np.abs(led - free).max() > 1e-2
     # Of the empty prompt as well.
-    empty = dataclasses.replace(stage, null_text="empty_prompt")
+    empty = dataclasses.replace(stage, null_text="empty_prompt", text_drop=0.0)
     np.testing.assert_array_equal(empty.sample(KEYS, 1.0, other, make(), SIZE), led)
 
 

@@ -38,7 +38,12 @@ def test_files_hold_what_was_drawn_and_how(tmp_path):
     assert told["stage"] == "up" and told["stages"] == list(STAGES)
     settings = json.loads((tmp_path / "settings.json").read_text())
     assert settings["stages"] == list(STAGES)
-    assert settings["pictures"][2] == {"prompt": "b", "seed": 6, "number": 0}
+    assert settings["pictures"][2] == {
+        "prompt": "b",
+        "seed": 6,
+        "number": 0,
+        "negative": "",
+    }
     assert settings["files"][3] == {
         "file": "000_up_16.png",
         "picture": 0,
@@ -65,7 +70,12 @@ def test_files_of_another_run_in_the_folder_are_left_alone(tmp_path):
     other = dataclasses.replace(drawn(), prompts=("c", "d", "e"))
     picture_files.save(other, tmp_path)
     first = dataclasses.replace(
-        drawn(1, 0), prompts=("a",), numbers=(0,), seeds=(5,), settings=STAGES[:1]
+        drawn(1, 0),
+        prompts=("a",),
+        numbers=(0,),
+        seeds=(5,),
+        negatives=("",),
+        settings=STAGES[:1],
     )
     picture_files.save(first, tmp_path)
     assert len(list(tmp_path.glob("0*.png"))) == 6

@@ -7,6 +7,7 @@ from imagen_jax.conditioning import Conditioning
 from imagen_jax.diffusion import (
     guidance,
     guidance_weights,
+    noise,
     prediction,
     sampler,
     schedules,

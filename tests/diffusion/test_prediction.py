@@ -93,3 +93,23 @@ def test_an_output_of_twice_the_channels_brings_a_variance():
     assert none is None and alone is mean
     with pytest.raises(ValueError, match=r"must have 3 channels, or 6 .* got 4"):
         prediction.split(jnp.zeros((2, 4, 4, 4)), z)
+
+
+def test_networks_see_unit_variance_whatever_the_schedule():
+    key = jax.random.key(5)
+    x = jax.random.normal(key, (5, 4096))
+    t = jnp.linspace(0.0, 1.0, 5)
+    for schedule in (schedules.ExplodingSchedule(), schedules.SubVPSchedule()):
+        level = schedule(t)
+        z, _ = process.diffuse(jax.random.key(6), x, level)
+        seen = prediction.network_input(z, level, schedule)
+        np.testing.assert_allclose(seen.std(axis=1), 1.0, atol=0.05)
+    preserving = schedules.CosineSchedule()
+    assert prediction.network_input(z, preserving(t), preserving) is z
+
+
+def test_v_is_refused_on_both_schedules_that_do_not_preserve_variance():
+    for schedule in (schedules.ExplodingSchedule(), schedules.SubVPSchedule()):
+        with pytest.raises(ValueError, match=f"got {type(schedule).__name__}. Use EPS"):
+            prediction.check(prediction.V, schedule)
+        prediction.check(prediction.EPS, schedule)

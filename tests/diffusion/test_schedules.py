@@ -119,3 +119,39 @@ def test_discrete_tables_that_cannot_be_are_refused():
         schedules.DiscreteSchedule(steps=0)
     with pytest.raises(ValueError, match="beta_first <= beta_last"):
         schedules.DiscreteSchedule(betas="linear", beta_first=0.5)
+
+
+def test_the_exploding_schedule_is_geometric():
+    logsnr, alpha, sigma = schedules.ExplodingSchedule()(T)
+    expected = 0.01 * 5000.0 ** np.asarray(T, np.float64)
+    np.testing.assert_allclose(sigma, expected, rtol=1e-5)
+    np.testing.assert_array_equal(alpha, 1.0)
+    np.testing.assert_allclose(logsnr, -2.0 * np.log(expected), atol=1e-5)
+
+
+def test_the_sub_vp_schedule_has_the_linear_ones_alpha_and_its_own_noise():
+    logsnr, alpha, sigma = schedules.SubVPSchedule()(T)
+    linear = schedules.LinearSchedule()(T)
+    np.testing.assert_allclose(alpha[1:], linear.alpha[1:], rtol=1e-5)
+    np.testing.assert_allclose(sigma, 1.0 - np.square(alpha, dtype=np.float64), 2e-3)
+    np.testing.assert_allclose(logsnr, np.log(np.square(alpha / sigma)), atol=1e-4)
+    # Always less noise than the preserving SDE's.
+    assert np.all(np.asarray(sigma)[1:] < np.asarray(linear.sigma)[1:])
+    np.testing.assert_allclose(logsnr[0], 20.0, atol=1e-4)
+    assert np.all(np.diff(logsnr) < 0)
+
+
+def test_schedules_know_whether_they_preserve_variance():
+    kept = {
+        name: schedules.preserves_variance(kind(**more))
+        for name, kind in schedules.KINDS.items()
+        for more in [{"resolution": 64} if name == "shifted_cosine" else {}]
+    }
+    assert [name for name, keeps in kept.items() if not keeps] == ["sub_vp", "ve"]
+
+
+def test_bad_limits_of_the_score_sdes_are_refused():
+    with pytest.raises(ValueError, match="sigma_min < sigma_max"):
+        schedules.ExplodingSchedule(sigma_min=1.0, sigma_max=0.5)
+    with pytest.raises(ValueError, match="SubVPSchedule: 0 < beta_min"):
+        schedules.SubVPSchedule(beta_min=-1.0)

@@ -7,9 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from imagen_jax import build, loading
+from imagen_jax import build, loading, partitioning
 from imagen_jax.cascade import images, request
 from imagen_jax.checkpoints import model_directory, safetensors, tensors
+from imagen_jax.commands import configs as commands_configs
 from imagen_jax.conditioning import Conditioning
 from imagen_jax.diffusion import prediction, schedules
 from imagen_jax.published import deepfloyd as published
@@ -192,8 +193,26 @@ def embedded(name):
     return encoder.TextEmbedding(jnp.asarray(values), jnp.ones(values.shape[:2], bool))
 
 
+def own_third_stage(text):
+    """A 16 -> 32 px stage of ours, on IF's text encoder: what is trained behind IF."""
+    config = commands_configs.load("imagen/sr_256")
+    config.name, config.text = "own", text
+    config.stage.resolution, config.stage.low_resolution = 32, 16
+    config.network.update(
+        channels=(16, 16), num_res_blocks=(1, 1), strides=(2, 2), heads=2,
+        attention=("none", "self"), embedding_features=32, text_features=16,
+        dtype="float32",
+    )  # fmt: skip
+    config.sampling.update(steps=2, w=2.0)
+    params = partitioning.unbox(build.make_stage(config).init(jax.random.key(0)))
+    return json.loads(config.to_json_best_effort()), params
+
+
 def test_a_converted_model_draws_what_diffusers_draws(converted, configs, tmp_path):
-    """Both stages from a model directory, with diffusers' noise but fewer steps."""
+    """Both stages from a model directory, with diffusers' noise but fewer steps.
+
+    A third one, of ours, goes on from their pictures.
+    """
     stages = copy.deepcopy(list(configs))
     trees = {c["name"]: deepfloyd.params(n) for n, c in zip("12", stages, strict=True)}
     for number, config in zip("12", stages, strict=True):
@@ -202,7 +221,8 @@ def test_a_converted_model_draws_what_diffusers_draws(converted, configs, tmp_pa
     trees["text"] = tensors.transfer(
         text.tensors, text.table, text.shapes, unused=text.unused
     )
-    model_directory.write(tmp_path, stages, trees, "float32")
+    third, trees["own"] = own_third_stage(stages[0]["text"])
+    model_directory.write(tmp_path, [*stages, third], trees, "float32")
     model = loading.load(str(tmp_path))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.key(ABOUT["seed"]), jnp.arange(2)
@@ -213,7 +233,9 @@ def test_a_converted_model_draws_what_diffusers_draws(converted, configs, tmp_pa
         request.Request(text=embedded("prompt"), empty=embedded("empty")),
         model.recipes,
     )
-    for number, x in zip("12", drawn, strict=True):
+    assert drawn[2].shape == (2, 32, 32, 3) and np.isfinite(drawn[2]).all()
+    assert np.abs(drawn[2] - images.resize(drawn[1], (32, 32))).max() > 0.01
+    for number, x in zip("12", drawn, strict=False):
         pictures = np.asarray(images.to_uint8(x)).astype(int)
         golden = deepfloyd.GOLDEN[f"drawn/{number}"]
         assert golden.std() > 30  # of 255
