@@ -62,7 +62,7 @@ def parse(body: Any, model: TextToImage, limits: Limits) -> Asked:
         num=fields.number("num", int, 1, limits.pictures, 1),
         seed=fields.number("seed", int, 0, SEEDS - 1, 0),
         stages=tuple(fields.objects("stages", len(model.stage_names))),
-        **_editing(fields.object("edit"), model, limits),
+        **_editing(fields.object("edit"), limits),
     )
     fields.finish()
     check(asked, model, limits)
@@ -98,16 +98,9 @@ def draw(model: TextToImage, asked: Asked, progress: Progress) -> Samples:
     return model.edit([asked.prompt], asked.picture, mask=asked.mask, **options)
 
 
-def takes_pictures(model: TextToImage) -> bool:
-    """Whether pictures can be changed."""
-    return hasattr(model, "edit")
-
-
-def _editing(edit: "_Fields | None", model: TextToImage, limits: Limits) -> dict:
+def _editing(edit: "_Fields | None", limits: Limits) -> dict:
     if edit is None:
         return {}
-    if not takes_pictures(model):
-        raise ValueError("This model's door changes no pictures.")
     found = {
         "picture": pictures.decoded(
             edit.text("picture"), "The picture to change", "RGB", limits

@@ -37,7 +37,6 @@ def model(of: TextToImage, limits: Limits) -> dict[str, Any]:
             for stage, own in zip(of.cascade.stages, of.plain(of.recipes), strict=True)
         ],
         "settings": list(_settings(of)),
-        "edit": asking.takes_pictures(of),
         "limits": dataclasses.asdict(limits),
     }
 

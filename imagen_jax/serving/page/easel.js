@@ -38,8 +38,7 @@ export function standing(drawing) {
 
 export class Easel {
   // `change(blob, prompt)` opens the brush; `fail(error)` tells what went wrong.
-  constructor(model, change, fail) {
-    this.model = model;
+  constructor(change, fail) {
     this.change = change;
     this.fail = fail;
     this.drawing = null;
@@ -114,20 +113,17 @@ export class Easel {
     download.title = "A PNG that holds its settings";
     download.href = source;
     download.download = `${slug(drawing.asked.prompt)}_${drawing.asked.seed}_${i}_${stage.name}.png`;
-    caption.replaceChildren(stages, download);
-    if (this.model.edit) {
-      const change = button("Change…", async () => {
-        try {
-          const answer = await fetch(source);
-          if (!answer.ok) throw new Error("The server does not keep this picture any more.");
-          await this.change(await answer.blob(), drawing.asked.prompt);
-        } catch (error) {
-          this.fail(error);
-        }
-      });
-      change.title = "In-paint with a brush, or change all of it";
-      caption.append(change);
-    }
+    const change = button("Change…", async () => {
+      try {
+        const answer = await fetch(source);
+        if (!answer.ok) throw new Error("The server does not keep this picture any more.");
+        await this.change(await answer.blob(), drawing.asked.prompt);
+      } catch (error) {
+        this.fail(error);
+      }
+    });
+    change.title = "In-paint with a brush, or change all of it";
+    caption.replaceChildren(stages, download, change);
   }
 
   #picture(figure, source, side, text, stage) {

@@ -31,12 +31,11 @@ async function start() {
   at("prompt").maxLength = at("brush-prompt").maxLength = at("negative").maxLength = model.limits.prompt;
   at("num").max = model.limits.pictures;
   at("resample").max = model.limits.repeats;
-  at("upload-part").hidden = !model.edit;
   at("seed").value = another();
 
   const settings = new Settings(model, at("table"), at("first"));
   const brush = new Brush((asked) => draw(asked));
-  const easel = new Easel(model, (blob, prompt) => brush.open(blob, prompt), say);
+  const easel = new Easel((blob, prompt) => brush.open(blob, prompt), say);
   const history = new History(at("history"), choose);
   const watch = new server.Watch(told, () => {
     if (easel.drawing && going(easel.drawing)) at("status").textContent = "The server does not answer; trying again…";
