@@ -250,3 +250,47 @@ def test_streams_are_bounded(serving, door):
             assert (await client.get("/api/events", params=many)).status == 400
 
     asyncio.run(go())
+
+
+def test_a_painted_part_is_drawn_anew_and_the_rest_stays(serving, door):
+    async def go():
+        async with serving() as client:
+            door.open()
+            mask = Image.new("L", (16, 16), 0)
+            mask.paste(255, (0, 0, 16, 5))
+            file = io.BytesIO()
+            mask.save(file, "PNG")
+            edit = {
+                "picture": png(),
+                "mask": base64.b64encode(file.getvalue()).decode(),
+            }
+            status, told = await ask(client, edit=edit)
+            assert status == 202, told
+            last = (await events(client, told["drawing"]))[-1]
+            assert last["state"] == "done", last
+            answer = await client.get(f"/api/drawings/{told['drawing']}/up/0.png")
+            drawn = np.asarray(Image.open(io.BytesIO(await answer.read())))
+            assert (drawn[5:] == (200, 10, 10)).all()
+            assert (drawn[:5] != (200, 10, 10)).any()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        ({"picture": "no picture"}, "PNG, JPEG or WebP"),
+        ({"picture": png(), "mask": png(8, 8, "L")}, "mask must have the picture's"),
+        ({"picture": png(), "mask": png(mode="L", value=0)}, "mask is empty"),
+        ({"picture": png(), "strength": 2}, "strength must be a number from 0.0 to 1"),
+        ({"picture": png(), "resample": 21}, "resample must be a number from 1 to 20"),
+        ({"picture": png(), "file": "/etc/passwd"}, "unknown key 'file'"),
+    ],
+)
+def test_what_cannot_be_changed_is_refused(serving, edit, named):
+    async def go():
+        async with serving() as client:
+            status, told = await ask(client, edit=edit)
+            assert status == 400 and named in told["error"], told
+
+    asyncio.run(go())

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from imagen_jax.cascade import picture_files, text_to_image
+from imagen_jax.cascade import picture_files
 from imagen_jax.serving import app, asking, guard, limits, queue
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(
@@ -48,9 +48,11 @@ def address(model, gate):
     drawings = queue.Queue(draw, bounds)
 
     async def serve():
-        runner = web.AppRunner(app.make(model, drawings, bounds, guard.Guard()))
+        runner = web.AppRunner(
+            app.make(model, drawings, bounds, guard.Guard()), shutdown_timeout=1
+        )
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=1)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         found["port"] = runner.addresses[0][1]
         ended["loop"], ended["event"] = asyncio.get_running_loop(), asyncio.Event()
@@ -208,10 +210,6 @@ def test_an_error_of_the_server_is_shown(page):
     page.get_by_role("alert").get_by_text("percentile must be in").wait_for()
 
 
-@pytest.mark.skipif(
-    not hasattr(text_to_image.TextToImage, "edit"),
-    reason="the door changes no pictures",
-)
 def test_a_brush_paints_what_is_drawn_anew(page):
     """On a picture of one's own: what was not painted comes back to the bit."""
     file = io.BytesIO()
