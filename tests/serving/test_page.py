@@ -166,7 +166,7 @@ def test_a_prompt_is_drawn_stage_by_stage_and_downloaded_with_its_settings(page)
     assert page.locator("#history li").count() == 2
     page.locator("#history button", has_text="a red moon").click()
     status(page, "Drawn")
-    assert page.locator("figure img").count() == 2
+    page.locator("figure img").nth(1).wait_for()
     assert page.get_by_label("Guidance", exact=True).input_value() == "3.5"
     assert page.get_by_label("Seed", exact=True).input_value() == "7"
     assert page.locator("#first-threshold").input_value() == "static"
