@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from imagen_jax.cascade import images
+from imagen_jax.cascade import images, sizes
 from imagen_jax.cascade.recipe import SamplingRecipe
 from imagen_jax.cascade.request import Request
 from imagen_jax.cascade.stage import Stage
@@ -87,19 +87,23 @@ class Cascade:
         Args:
           keys: one a picture, so that a picture does not depend on its batch.
           params: one tree a stage, indexed only when its stage begins.
-          request: what to draw. With a low-resolution picture, drawing begins at the
-            stage that takes its size, and the earlier stages are skipped.
+          request: what to draw, and how large. With a low-resolution picture, drawing
+            begins at the stage that takes its size, and the earlier stages are skipped.
           recipes: one a stage.
           progress: called after every slice of steps.
 
         Returns:
           The pictures of every stage drawn, in [-1, 1], smallest first.
+
+        Raises:
+          ValueError: for a size that a network does not take, a low-resolution picture
+            that no stage takes, or settings that cannot be combined.
         """
-        first, sizes = self.plan(request)
-        for i in range(first, len(self.stages)):
-            self.check(i, recipes[i])
+        first, shapes = self.plan(request)
+        for i, size in enumerate(shapes, first):
+            self.check(i, recipes[i], request, size)
         drawn = []
-        for i, size in enumerate(sizes, first):
+        for i, size in enumerate(shapes, first):
             x = self.draw(
                 i, keys, params[i], request, recipes[i], size=size, progress=progress
             )
@@ -153,31 +157,69 @@ class Cascade:
             )
             if progress is not None:
                 progress(stage, step + count, recipe.steps, state.x)
-        return state.x
+        return inputs.kept(state.x)
 
-    def check(self, i: int, recipe: SamplingRecipe) -> None:
-        """Refuse, before anything is drawn, settings that stage `i` cannot draw with.
+    def check(
+        self, i: int, recipe: SamplingRecipe, request: Request, size: Size
+    ) -> None:
+        """Refuse, before anything is drawn, what stage `i` cannot draw.
+
+        Args:
+          i: index of the stage.
+          recipe: the stage's.
+          request: what to draw; its text does not count.
+          size: (height, width) of the stage's pictures.
 
         Raises:
           ValueError: naming the setting.
         """
+        stage, edit = self.stages[i], request.edit
         recipe.check()
-        self.stages[i].sampler(recipe).check()
+        stage.sampler(recipe).check()
+        sizes.check_tile(stage, recipe.tile, size)
+        if edit is None and float(recipe.strength) < 1.0:
+            raise ValueError(
+                f"Stage {stage.name}: strength {recipe.strength} needs a picture to "
+                "begin from, got none; give one, or strength 1."
+            )
+        if recipe.resample is not None and (edit is None or edit.mask is None):
+            raise ValueError(
+                f"Stage {stage.name}: resample = {recipe.resample} is for known "
+                "pixels, got no mask; leave it out."
+            )
 
     def plan(self, request: Request) -> tuple[int, tuple[Size, ...]]:
         """Where drawing begins, and the (height, width) of each stage from there on.
 
         Raises:
-          ValueError: for a low-resolution picture that no stage takes.
+          ValueError: for a low-resolution picture that no stage takes, or a size that
+            a network does not take.
         """
-        first = 0
-        if request.low_res is not None:
-            size = request.low_res.shape[1]
-            known = [stage.low_resolution for stage in self.stages]
-            if size not in known:
-                raise ValueError(
-                    f"Cascade: low_res must be one of {[n for n in known if n]} px for "
-                    f"these stages, got {size}."
-                )
-            first = known.index(size)
-        return first, tuple((s.resolution, s.resolution) for s in self.stages[first:])
+        last = self.stages[-1].resolution
+        size = request.size or (last, last)
+        if request.low_res is None:
+            return 0, sizes.of_stages(self.stages, size)
+        given, wanted = request.low_res.shape[1:3], []
+        for i, stage in enumerate(self.stages):
+            if stage.low_resolution is None:
+                continue
+            low = tuple(side * stage.low_resolution / last for side in size)
+            if low == given:
+                return i, sizes.of_stages(self.stages[i:], size)
+            wanted.append(" x ".join(f"{side:g}" for side in low))
+        raise ValueError(
+            f"Cascade: low_res must be one of {wanted} px for pictures of "
+            f"{size[0]} x {size[1]}, got {given[0]} x {given[1]}; resize it, or give "
+            "another size."
+        )
+
+    def sizes_after(self, i: int, size: Size) -> tuple[Size, ...]:
+        """The (height, width) of stage `i`, whose pictures are of `size`, and the next.
+
+        Raises:
+          ValueError: for a size that a network after stage `i` does not take.
+        """
+        ratio = self.stages[-1].resolution // self.stages[i].resolution
+        after = self.stages[i + 1 :]
+        last = (size[0] * ratio, size[1] * ratio)
+        return (size, *(sizes.of_stages(after, last) if after else ()))

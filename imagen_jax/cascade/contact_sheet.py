@@ -16,8 +16,9 @@ def contact_sheet(
 ) -> Image.Image:
     """Lay uint8 [H, W, 3] pictures out in a grid of `cell`-pixel squares.
 
-    Small pictures are enlarged without smoothing, so that a 32 px stage shows its
-    pixels. Labels stand below their pictures, wrapped to the cell.
+    What is no square keeps its shape, in the middle of its cell. Small pictures are
+    enlarged without smoothing, so that a 32 px stage shows its pixels. Labels stand
+    below their pictures, wrapped to the cell.
 
     Raises:
       ValueError: when there is no picture.
@@ -38,9 +39,11 @@ def contact_sheet(
         x = margin + (i % columns) * (cell + margin)
         y = margin + (i // columns) * (cell + below + margin)
         picture = Image.fromarray(np.asarray(image))
-        grow = picture.width < cell
-        kernel = Image.Resampling.NEAREST if grow else Image.Resampling.LANCZOS
-        sheet.paste(picture.resize((cell, cell), kernel), (x, y))
+        scale = cell / max(picture.size)
+        kernel = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+        sides = [max(1, round(side * scale)) for side in picture.size]
+        place = (x + (cell - sides[0]) // 2, y + (cell - sides[1]) // 2)
+        sheet.paste(picture.resize((sides[0], sides[1]), kernel), place)
         for j, text in enumerate(texts[i] if i < len(texts) else ()):
             draw.text((x, y + cell + j * line), text, fill="black", font=font)
     return sheet

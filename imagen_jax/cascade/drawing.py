@@ -98,8 +98,9 @@ class Drawing:
         first, sizes = self.cascade.plan(self.given)
         if begun.stages:
             first = names.index(begun.stage_names[0])
-        for i in range(first, last + 1):
-            self.cascade.check(i, self.recipes[i])
+            sizes = self.cascade.sizes_after(first, begun.stages[0].shape[1:3])
+        for i, size in zip(range(first, last + 1), sizes, strict=False):
+            self.cascade.check(i, self.recipes[i], self.given, size)
         alone = first > 0 and self.given.low_res is None
         if alone and len(begun.stages[0]) < count:
             raise ValueError(
@@ -121,8 +122,7 @@ class Drawing:
                 below = None
                 if i > first:
                     below = [drawn[i - first - 1][row] for row in rows]
-                size = sizes[0] if i == 0 else None
-                chunk = Chunk(self, i, rows, size, Span(done, total))
+                chunk = Chunk(self, i, rows, sizes[i - first], Span(done, total))
                 pictures = chunk.draw(begun, below)
                 drawn[i - first] += list(pictures)
                 films[i - first] |= dict(zip(rows, chunk.film(), strict=True))

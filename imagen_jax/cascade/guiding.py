@@ -64,7 +64,7 @@ def evaluations(recipe: SamplingRecipe, levels: noise.NoiseLevel) -> tuple[int, 
     guided_steps = recipe.steps if recipe.guided else 0
     if recipe.guided and recipe.interval is not None:
         guided_steps = int(jnp.sum(guidance.within(levels, *recipe.interval)))
-    calls = recipe.solver.calls
+    calls = recipe.solver.calls * int(recipe.resample or 1)
     without_text = guided_steps if recipe.w is not None else 0
     weak = guided_steps if recipe.autoguidance is not None else 0
     return calls * (recipe.steps + without_text), calls * weak

@@ -19,7 +19,9 @@ def to_uint8(x: Float[Array, "*B H W C"]) -> UInt8[Array, "*B H W C"]:
     return jnp.round((jnp.clip(x, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
 
 
-def resize(x: Float[Array, "B H W C"], size: tuple[int, int]) -> Array:
+def resize(
+    x: Float[Array, "B H W C"], size: tuple[int, int], kernel: str = "cubic"
+) -> Array:
     """Resize float images to (height, width), antialiased when shrinking.
 
     The one resize of the package: it makes the low-resolution input in training, and
@@ -29,7 +31,7 @@ def resize(x: Float[Array, "B H W C"], size: tuple[int, int]) -> Array:
         return x
     # Paper silent: the kernel. Bicubic as in GLIDE and NeMo.
     shape = (x.shape[0], *size, x.shape[3])
-    return jax.image.resize(x, shape, "cubic", antialias=True)
+    return jax.image.resize(x, shape, kernel, antialias=True)
 
 
 def enlarge_aligned(x: Float[Array, "B H W C"], size: tuple[int, int]) -> Array:

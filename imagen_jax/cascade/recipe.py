@@ -68,8 +68,9 @@ def make_solver(name: str, **settings: Any) -> solvers.Solver:
     data_fields=[
         *("solver", "w", "percentile", "threshold_cap", "aug_level"),
         *("autoguidance", *OF_GUIDANCE),
+        *("strength", "resample", "colour_fix"),
     ],
-    meta_fields=["steps", "threshold", "grid"],
+    meta_fields=["steps", "threshold", "grid", "tile", "tile_overlap"],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingRecipe:
@@ -93,6 +94,14 @@ class SamplingRecipe:
       guidance_rescale: phi, in [0, 1], traced; None is off (Lin et al. 2023).
       apg_eta, apg_norm: of adaptive projected guidance (Sadat et al. 2024), its eta in
         [0, 1] and its r > 0, traced; None is off.
+      strength: t in (0, 1] at which drawing begins from a picture to change, traced; 1
+        is pure noise (Meng et al. 2021, SDEdit). All steps are spent below it.
+      resample: how often every step is made beside known pixels, traced, RePaint's r;
+        None makes each once.
+      colour_fix: of super-resolution: width in low-resolution pixels of the colours
+        matched to the low-resolution picture (`colour.matched`), traced; None is off.
+      tile: side of the tiles in which larger pictures are drawn, static; 0: whole.
+      tile_overlap: of neighbouring tiles, a share of their side, static.
     """
 
     solver: solvers.Solver
@@ -110,6 +119,11 @@ class SamplingRecipe:
     guidance_rescale: float | Array | None = None
     apg_eta: float | Array | None = None
     apg_norm: float | Array | None = None
+    strength: float | Array = 1.0
+    resample: int | Array | None = None
+    colour_fix: float | Array | None = None
+    tile: int = 0
+    tile_overlap: float = 0.25
 
     def check(self) -> None:
         """Raise a ValueError for settings that cannot be drawn with.
@@ -133,6 +147,7 @@ class SamplingRecipe:
             raise ValueError(
                 f"SamplingRecipe: threshold_cap must be >= 1, got {self.threshold_cap}."
             )
+        self._check_editing()
         order = getattr(self.solver, "order", 1)
         if self.steps < order:
             raise ValueError(
@@ -217,6 +232,24 @@ class SamplingRecipe:
                 "SamplingRecipe: an oscillating weight alternates between steps, but "
                 f"{type(self.solver).__name__} calls the network {calls} times a step, "
                 "at levels of two steps; take a solver of one call."
+            )
+
+    def _check_editing(self) -> None:
+        if not 0.0 < float(self.strength) <= 1.0:
+            raise ValueError(
+                "SamplingRecipe: strength must be above 0 (the picture as it is) and "
+                f"at most 1 (pure noise), got {self.strength}."
+            )
+        for name, low in (("resample", 1), ("colour_fix", 0), ("tile", 0)):
+            value = getattr(self, name)
+            if value is not None and float(value) < low:
+                raise ValueError(
+                    f"SamplingRecipe: {name} must be >= {low}, got {value}."
+                )
+        if not 0.0 <= self.tile_overlap < 1.0:
+            raise ValueError(
+                "SamplingRecipe: tile_overlap must be in [0, 1), got "
+                f"{self.tile_overlap}."
             )
 
     def clip(self) -> Callable[[Array], Array]:

@@ -1,6 +1,7 @@
 """One stage of a cascade: where a network meets the mathematics of diffusion."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,17 +11,20 @@ import jax
 import jax.numpy as jnp
 
 from imagen_jax import conditioning
-from imagen_jax.cascade import guiding, images
+from imagen_jax.cascade import colour, guiding, images
 from imagen_jax.cascade.recipe import SamplingRecipe
-from imagen_jax.cascade.request import Request
+from imagen_jax.cascade.request import Edit, Request
 from imagen_jax.diffusion import (
     augmentation,
     guidance,
+    inpainting,
     losses,
     noise,
     prediction,
+    process,
     sampler,
     schedules,
+    tiling,
 )
 from imagen_jax.text import encoder as text_encoder
 from imagen_jax.types import Array, Float, Key
@@ -37,7 +41,9 @@ SHARED = (
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["cond", "uncond"], meta_fields=[]
+    jax.tree_util.register_dataclass,
+    data_fields=["cond", "uncond", "low_res", "known", "start"],
+    meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
@@ -46,10 +52,22 @@ class Inputs:
     Attributes:
       cond: what the network is told.
       uncond: what guidance leads away from; None stands for `cond.null()`.
+      low_res: the clean picture whose colours are kept; None: they are not looked at.
+      known: the picture and its mask at this stage's size; None: nothing is known.
+      start: t at which drawing begins.
     """
 
     cond: conditioning.Conditioning
     uncond: conditioning.Conditioning | None = None
+    low_res: Float[Array, "B h w C"] | None = None
+    known: Edit | None = None
+    start: float | Float[Array, ""] = 1.0
+
+    def kept(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        """x with the known pixels to the bit, whatever a solver's last step does."""
+        if self.known is None or self.known.mask is None:
+            return x
+        return jnp.where(self.known.mask > 0.0, x, self.known.picture)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -324,16 +342,42 @@ class Stage:
         params: Params,
         recipe: SamplingRecipe,
         uncond: conditioning.Conditioning | None = None,
+        start: float | Float[Array, ""] = 1.0,
     ) -> prediction.Denoiser:
-        """The denoiser under a recipe's guidance, then its thresholding."""
+        """The denoiser under a recipe's guidance, then its thresholding.
+
+        Args:
+          params: of the network, or the pair of it and the weaker one.
+          recipe: whose settings count.
+          uncond: what guidance leads away from; None stands for `cond.null()`.
+          start: t at which drawing begins.
+        """
         strong, weak = params, None
         if self.weak is not None:
-            strong, weak = params[0], self.weak.denoiser(params[1])
-        levels, _ = self.sampler(recipe).levels()
+            strong, weak = params[0], self.weak.tiled(params[1], recipe)
+        levels, _ = self.sampler(recipe).levels(start)
         denoise = guiding.guided(
-            recipe, self.denoiser(strong), levels, uncond=uncond, weak=weak
+            recipe, self.tiled(strong, recipe), levels, uncond=uncond, weak=weak
         )
         return guidance.thresholded(denoise, recipe.clip())
+
+    def tiled(self, params: Params, recipe: SamplingRecipe) -> prediction.Denoiser:
+        """The denoiser, which sees large pictures in tiles where a recipe says so."""
+        denoise = self.denoiser(params)
+        if not recipe.tile:
+            return denoise
+        align = self.tile_multiple
+        return tiling.tiled(denoise, recipe.tile, recipe.tile_overlap, align)
+
+    @property
+    def tile_multiple(self) -> int:
+        """What tiles' sides must be multiples of: the network's, and whole low pixels.
+
+        Tiles then meet the grids of the network and of its low-resolution input as the
+        whole picture does.
+        """
+        ratio = self.resolution // (self.low_resolution or self.resolution)
+        return math.lcm(ratio, getattr(self.network, "size_multiple", 1))
 
     def evaluations(self, recipe: SamplingRecipe) -> tuple[int, int]:
         """How often a picture goes through the network, and through the weaker one."""
@@ -342,9 +386,12 @@ class Stage:
 
     def sampler(self, recipe: SamplingRecipe) -> sampler.Sampler:
         """This stage's schedule under a recipe's solver and number of steps."""
+        solver = recipe.solver
+        if recipe.resample is not None:
+            solver = inpainting.Resampled(solver=solver, times=recipe.resample)
         return sampler.Sampler(
             schedule=self.schedule,
-            solver=recipe.solver,
+            solver=solver,
             steps=recipe.steps,
             grid=recipe.grid,
         )
@@ -366,8 +413,20 @@ class Stage:
         cond = self.condition(request.text, low_res, aug_level, fold(keys, 1), size)
         draw = self.sampler(recipe)
         z = draw.prior(fold(keys, 0), (*size, self.channels))
-        uncond = self.unconditional(cond, request.empty, request.negative)
-        return draw.init(z), Inputs(cond=cond, uncond=uncond)
+        known, start = None, jnp.ones((), jnp.float32)
+        if request.edit is not None:
+            known = request.edit.at(size)
+            start = jnp.asarray(recipe.strength, jnp.float32)
+            first = jax.tree.map(lambda a: a[0], draw.levels(start)[0])
+            level = jax.tree.map(lambda a: jnp.broadcast_to(a, keys.shape), first)
+            z, _ = process.diffuse(fold(keys, 0), known.picture, level)
+        return draw.init(z), Inputs(
+            cond=cond,
+            uncond=self.unconditional(cond, request.empty, request.negative),
+            low_res=None if recipe.colour_fix is None else low_res,
+            known=None if known is None or known.mask is None else known,
+            start=start,
+        )
 
     def advance(
         self,
@@ -381,9 +440,20 @@ class Stage:
     ) -> Any:
         """Take `count` (static) sampling steps from step `first` (traced)."""
         fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-        denoise = self.guided(params, recipe, inputs.uncond)
+        denoise = self.guided(params, recipe, inputs.uncond, inputs.start)
+        if inputs.low_res is not None and recipe.colour_fix is not None:
+            denoise = colour.matched(denoise, inputs.low_res, recipe.colour_fix)
+        if inputs.known is not None and inputs.known.mask is not None:
+            known = inputs.known
+            denoise = inpainting.replaced(denoise, known.picture, known.mask)
         return self.sampler(recipe).advance(
-            fold(keys, 2), denoise, state, inputs.cond, first=first, count=count
+            fold(keys, 2),
+            denoise,
+            state,
+            inputs.cond,
+            first=first,
+            count=count,
+            start=inputs.start,
         )
 
     def sample(
@@ -398,4 +468,4 @@ class Stage:
         size = size or (self.resolution, self.resolution)
         state, inputs = self.start(keys, request, recipe, size)
         state = self.advance(keys, params, state, inputs, recipe, 0, recipe.steps)
-        return state.x
+        return inputs.kept(state.x)

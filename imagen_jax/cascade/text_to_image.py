@@ -13,6 +13,7 @@ from imagen_jax import partitioning
 from imagen_jax.cascade import (
     autoguidance,
     drawing,
+    editing,
     placing,
     progress_bar,
     settings,
@@ -120,7 +121,8 @@ class TextToImage:
             person is at work; or a function called with a `Moment` after every few
             steps. If it raises `Stop`, what is done is returned.
           given: what is asked beside the prompts, one row for all pictures: with
-            `low_res` [1, h, w, 3] drawing begins at the stage that takes its size.
+            `low_res` [1, h, w, 3] drawing begins at the stage that takes its size;
+            `size` is (height, width) of the last stage's pictures.
           **settings: as in `recipes_with`.
 
         Returns:
@@ -158,6 +160,10 @@ class TextToImage:
             given=given,
             **settings,
         )
+
+    edit = editing.edit
+    upscale = editing.upscale
+    variations = editing.variations
 
     def interpolate(
         self, first: str, second: str, steps: int = 5, **options: Any

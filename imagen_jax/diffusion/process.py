@@ -22,6 +22,24 @@ def diffuse(
 
 
 @typechecked
+def diffuse_further(
+    key: Key[Array, "*keys"],
+    z_s: Float[Array, "B *data"],
+    level_s: noise.NoiseLevel,
+    level_t: noise.NoiseLevel,
+) -> Float[Array, "B *data"]:
+    """Draws z_t ~ q(z_t | z_s), t noisier than s (Saharia et al. 2022, eq. 3).
+
+    z_t = (alpha_t / alpha_s) z_s + sigma_t sqrt(1 - r) n with n ~ N(0, I) and
+    r = exp(logsnr_t - logsnr_s). One key, or one per example [B].
+    """
+    added = level_t.sigma * jnp.sqrt(-jnp.expm1(level_t.logsnr - level_s.logsnr))
+    keep = level_t.alpha / level_s.alpha
+    fresh = noise.normal(key, z_s.shape)
+    return noise.expand(keep, z_s) * z_s + noise.expand(added, z_s) * fresh
+
+
+@typechecked
 def posterior(
     z_t: Float[Array, "B *data"],
     x: Float[Array, "B *data"],
