@@ -236,8 +236,8 @@ class Stage:
         return text_encoder.embed(
             self.encoder,
             frozen,
-            batch["tokens"],
-            batch["mask"],
+            jnp.asarray(batch["tokens"]),
+            jnp.asarray(batch["mask"]),
             unmasked=self.unmasked,
         )
 

@@ -174,6 +174,7 @@ def test_a_prompt_is_drawn_stage_by_stage_and_downloaded_with_its_settings(page)
     assert page.get_by_label("steps of up").input_value() == "3"
 
 
+@pytest.mark.slow
 def test_waiting_and_running_drawings_are_cancelled_and_a_full_queue_says_so(
     page, gate
 ):
