@@ -27,7 +27,10 @@ def of_stages(stages: Sequence[Stage], size: Size) -> tuple[Size, ...]:
             f"{size[0]} x {size[1]}; the nearest is {height} x {width}."
         )
     last = stages[-1].resolution
-    return tuple(tuple(side * s.resolution // last for side in size) for s in stages)
+    height, width = size
+    return tuple(
+        (height * s.resolution // last, width * s.resolution // last) for s in stages
+    )
 
 
 def multiple(stages: Sequence[Stage]) -> int:
