@@ -162,8 +162,11 @@ def to_enlarge(cascade: "Cascade", picture: Any, size: Size | None = None) -> Re
     if size is not None:
         # How large the base's picture would be if the result had the known area.
         area = area * last**2 / (size[0] * size[1])
-    lows = {s.low_resolution: i for i, s in enumerate(cascade.stages)}
-    lows.pop(None, None)
+    lows = {
+        s.low_resolution: i
+        for i, s in enumerate(cascade.stages)
+        if s.low_resolution is not None
+    }
     if not lows:
         raise ValueError(
             "upscale: a stage of super-resolution is required, got a base alone."
