@@ -24,7 +24,8 @@ def of_stages(stages: Sequence[Stage], size: Size) -> tuple[Size, ...]:
         raise ValueError(
             f"Cascade: height and width must be multiples of {step}, so that the "
             f"networks of {', '.join(s.name for s in stages)} can halve them, got "
-            f"{size[0]} x {size[1]}; the nearest is {height} x {width} (height x width)."
+            f"{size[0]} x {size[1]}; the nearest is {height} x {width} "
+            "(height x width)."
         )
     last = stages[-1].resolution
     height, width = size
