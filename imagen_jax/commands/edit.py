@@ -6,7 +6,7 @@ import pathlib
 import time
 from typing import Any
 
-from imagen_jax.commands import sample
+from imagen_jax.commands import sample, sampling_flags
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--strength",
-        type=sample.numbers(float),
+        type=sampling_flags.numbers(float),
         help="how noisy the picture is where drawing begins, in (0, 1]; default 0.6, "
         "under a mask 1; one value or one for each stage",
     )
     parser.add_argument(
         "--resample",
-        type=sample.numbers(int),
+        type=sampling_flags.numbers(int),
         metavar="R",
         help="make each step R times, so that what is drawn agrees with what stays "
         "(RePaint); one value or one for each stage",
@@ -51,20 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--size",
-        type=sample.size,
+        type=sampling_flags.size,
         metavar="WxH",
         help="of the result (default: fitting)",
     )
     parser.add_argument(
         "--tile",
-        type=sample.numbers(int),
+        type=sampling_flags.numbers(int),
         metavar="N",
         help="draw larger pictures in blended tiles of N pixels, for what exceeds the "
         "memory; one value or one for each stage",
     )
     parser.add_argument(
         "--colour-fix",
-        type=sample.numbers(sample.weight),
+        type=sampling_flags.numbers(sampling_flags.weight),
         metavar="WIDTH",
         help="keep the colours of the low-resolution picture, blurred by WIDTH of its "
         "pixels, in super-resolution; one value or one for each stage",
@@ -74,8 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--negative", metavar="PROMPT", default="", help="what guidance leads away from"
     )
-    sample.add_model(parser)
-    sample.add_settings(parser)
+    sampling_flags.add_model(parser)
+    sampling_flags.add_settings(parser)
     parser.add_argument(
         "--out", default="out", help="folder for the pictures (default: out)"
     )
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     given = {
         **{name: getattr(args, name) for name in ("strength", "resample")},
         **{name: getattr(args, name) for name in ("tile", "colour_fix")},
-        **sample.settings_of(args),
+        **sampling_flags.settings_of(args),
     }
     settings = editing.with_defaults(request, given, varied=args.variations)
     with sample.bar() as progress:

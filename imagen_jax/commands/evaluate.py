@@ -4,7 +4,7 @@ import argparse
 import json
 import pathlib
 
-from imagen_jax.commands import sample
+from imagen_jax.commands import sampling_flags
 
 SUITES = {
     "composition": "held-out emoji prompts: objects, counts, relations, sizes, grounds",
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "suite, every picture: an interrupted run goes on from there",
     )
     parser.add_argument("--json", action="store_true", help="machine-readable output")
-    sample.add_settings(parser)
+    sampling_flags.add_settings(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -86,7 +86,7 @@ def composition(args: argparse.Namespace, num: int, out: pathlib.Path | None):
             out=out,
             identity=loading.model_hash(args.model),
             progress=progress,
-            **sample.settings_of(args),
+            **sampling_flags.settings_of(args),
         )
 
 
@@ -98,7 +98,7 @@ def shapes(args: argparse.Namespace, num: int, out: pathlib.Path | None):
 
     model = loading.load(args.model)
     return suites.shapes(
-        model, num, args.seed, progress=True, **sample.settings_of(args)
+        model, num, args.seed, progress=True, **sampling_flags.settings_of(args)
     )
 
 

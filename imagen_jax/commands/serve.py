@@ -7,12 +7,12 @@ import pathlib
 import socket
 import sys
 
-from imagen_jax.commands import sample
+from imagen_jax.commands import sample, sampling_flags
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of this command."""
-    sample.add_model(parser)
+    sampling_flags.add_model(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         help="folder for all that is drawn; by default nothing is written to disk",
     )
-    sample.add_settings(parser)
+    sampling_flags.add_settings(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     bounds = limits.Limits(waiting=args.waiting, pictures=args.most)
     keep = keeper(args.out) if args.out else lambda drawing: None
     model = sample.load(args)
-    own = model.recipes_with(**sample.settings_of(args))
+    own = model.recipes_with(**sampling_flags.settings_of(args))
     model = dataclasses.replace(model, recipes=own)
 
     def draw(asked, progress):

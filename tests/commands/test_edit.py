@@ -10,7 +10,7 @@ from PIL import Image
 
 from imagen_jax import loading
 from imagen_jax.cascade import editing, samples, text_to_image
-from imagen_jax.commands import edit, main, sample
+from imagen_jax.commands import edit, main, sampling_flags
 from tests import tiny_cascade
 
 RNG = np.random.default_rng(1)
@@ -158,9 +158,13 @@ def test_pictures_are_turned_and_laid_on_white(tmp_path):
 
 
 def test_sizes_and_rooms_are_parsed():
-    assert sample.size("1536x640") == (640, 1536)
+    assert sampling_flags.size("1536x640") == (640, 1536)
     assert edit.outpaint("64,0, 32,0") == (64, 0, 32, 0)
-    for parse, text in ((sample.size, "1536"), (sample.size, "axb"), (sample.size, "")):
+    for parse, text in (
+        (sampling_flags.size, "1536"),
+        (sampling_flags.size, "axb"),
+        (sampling_flags.size, ""),
+    ):
         with pytest.raises(argparse.ArgumentTypeError, match="WIDTHxHEIGHT"):
             parse(text)
     for text in ("1,2,3", "1,2,3,-4", "a,b,c,d"):
