@@ -166,6 +166,11 @@ class Study:
             parts.append({"base": base, "judged": judged, "seconds": np.nan})
         return self._judged(parts, self.scenes)
 
+    def of_first(self, made: Settings) -> dict[str, Any]:
+        """Settings of the first stage alone, as `TextToImage.sample` takes them."""
+        rest = (None,) * (len(self.model.cascade.stages) - 1)
+        return {name: (value, *rest) for name, value in made.items()}
+
     def _folder(self, name: str, made: Settings) -> pathlib.Path | None:
         if self.out is None:
             return None
@@ -183,14 +188,13 @@ class Study:
     def _draw(
         self, scenes: Sequence[emoji.Scene], seed: int, made: Settings
     ) -> dict[str, Any]:
-        rest = (None,) * (len(self.model.cascade.stages) - 1)
         begun = time.perf_counter()
         drawn = self.model.sample(
             [scene.caption for scene in scenes],
             seed=seed,
             until=self.model.stage_names[0],
             progress=False,
-            **{name: (value, *rest) for name, value in made.items()},
+            **self.of_first(made),
         )
         seconds = time.perf_counter() - begun
         judged = self._enlarged(drawn)

@@ -13,6 +13,7 @@ from imagen_jax.evaluation.sampling_study import Drawn, Progress, Study
 
 # The column of each kind of prompt, and the composition suite's row.
 KINDS = {
+    "ground": "background",
     "single": "single object",
     "relation": "two objects with relation",
     "two": "two objects",
@@ -196,10 +197,9 @@ def run(
     """
     drawn = study.draw({name: s.made for name, s in settings.items()}, progress)
     stage = study.model.cascade.stages[0]
-    rest = (None,) * (len(study.model.cascade.stages) - 1)
     calls = {}
     for name, setting in settings.items():
-        made = {key: (value, *rest) for key, value in setting.made.items()}
-        calls[name] = stage.evaluations(study.model.recipes_with(**made)[0])[0]
+        recipes = study.model.recipes_with(**study.of_first(setting.made))
+        calls[name] = stage.evaluations(recipes[0])[0]
     names = (study.model.stage_names[0], study.judged_stage)
     return Report(suite, settings, drawn, study.true(), study.scenes, calls, names)
