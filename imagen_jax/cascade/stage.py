@@ -26,7 +26,6 @@ from imagen_jax.diffusion import (
     schedules,
     tiling,
 )
-from imagen_jax.models import layers
 from imagen_jax.text import encoder as text_encoder
 from imagen_jax.types import Array, Float, Key
 
@@ -263,9 +262,6 @@ class Stage:
                 planes = augmentation.augment(keys, large, level)
             else:
                 noisy = augmentation.augment(keys, low_res, level)
-                # Whole on each device that shares a picture by rows, as what it is
-                # made of: else XLA draws the noise in parts and gathers them.
-                noisy = layers.constrain(noisy, "batch", None, None, None)
                 planes = images.resize(noisy, size)
         return conditioning.Conditioning(
             tokens=None if text is None else text.values,
