@@ -29,8 +29,11 @@ SEQIO = [
 ]
 # CLIP's and BERT's.
 TOKENIZERS = ["tokenizers>=0.20"]
+# The page to draw on.
+SERVE = ["aiohttp>=3.9"]
 TEST = [
     *TOKENIZERS,
+    *SERVE,
     "pytest>=8.0",
     "pytest-xdist>=3.5",
     "beartype>=0.18",
@@ -39,6 +42,8 @@ TEST = [
     "huggingface_hub>=0.25",
     # Compiles for TPUs on a CPU.
     "libtpu>=0.0.40",
+    # Drives the page in the Chromium that is there; it brings none.
+    "playwright>=1.45",
 ]
 
 setuptools.setup(
@@ -66,6 +71,7 @@ setuptools.setup(
         "imagen_jax.data": ["assets/*"],
         "imagen_jax.text": ["assets/*"],
         "imagen_jax.published": ["emoji/*", "emoji_scorer/*"],
+        "imagen_jax.serving": ["page/*"],
     },
     install_requires=[
         "jax>=0.10.2",
@@ -89,6 +95,7 @@ setuptools.setup(
         "train": TRAIN,
         "seqio": SEQIO,
         "tokenizers": TOKENIZERS,
+        "serve": SERVE,
         "tpu": ["jax[tpu]>=0.10.2"],
         "plan": ["libtpu>=0.0.40"],
         "hub": ["huggingface_hub>=0.25"],

@@ -2,10 +2,13 @@
 
     python docs/make_figures.py samples --model emoji
     python docs/make_figures.py runs runs/text runs/base runs/sr_64 runs/sr_256
+    python docs/make_figures.py thresholds FOLDER
 
 `samples` draws the held-out grid (the first prompts of the held-out split, none
 chosen), guidance weights, thresholding, and the three stages. `runs` plots the loss of
-each run and joins its sample sheets; it needs `pip install matplotlib`.
+each run and joins its sample sheets. `thresholds` plots what `imagen-jax evaluate
+--suite thresholds --out FOLDER` found over guidance weights, and shows the first
+prompts. The last two need `pip install matplotlib`.
 """
 
 import argparse
@@ -17,13 +20,16 @@ from PIL import Image
 
 import imagen_jax
 from imagen_jax.cascade.contact_sheet import contact_sheet
+from imagen_jax.cascade.labelled_grid import labelled_grid
 from imagen_jax.data import tasks
+from imagen_jax.evaluation import composition_suite, sampling_study
 
 IMAGES = pathlib.Path(__file__).parent / "images"
 SEED = 0
 GRID = 32
 WEIGHTS = (1.0, 1.5, 2.0, 4.0, 8.0)
 STRONG = 8.0
+SHOWN = 2
 
 
 def prompts(first: int, count: int) -> list[str]:
@@ -103,6 +109,51 @@ def runs(folders: list[pathlib.Path]) -> None:
     figure.savefig(IMAGES / "losses.png", dpi=80)
 
 
+def thresholds(folder: pathlib.Path) -> None:
+    """Plot shares right and saturated over w, and show two prompts."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    report = json.loads((folder / "report.json").read_text())
+    rows = report["rows"]
+    kinds = list(dict.fromkeys(name.split()[0] for name in rows))
+    values = list(dict.fromkeys(name.split("=")[1] for name in rows))
+    weights = [float(w) for w in values]
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.2))
+    for kind in kinds:
+        found = [rows[f"{kind} w={w}"] for w in values]
+        share = [100 * row["share"] for row in found]
+        ends = np.array([row["interval_95"] for row in found]).T * 100
+        axes[0].errorbar(weights, share, abs(ends - share), marker="o", capsize=3)
+        saturated = [100 * row["saturation"] for row in found]
+        axes[1].plot(weights, saturated, marker="o", label=kind)
+    true = 100 * report["true"]["saturation"]
+    axes[1].axhline(true, color="grey", linestyle="--", label="true pictures")
+    axes[0].set(ylabel="pictures right, %")
+    axes[1].set(ylabel="channel values at 0 or 255, %")
+    for axis in axes:
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(weights, values)
+        axis.set_xlabel("guidance weight w")
+        axis.grid(True, alpha=0.3)
+    axes[1].legend()
+    figure.tight_layout()
+    figure.savefig(IMAGES / "threshold_curves.png", dpi=80)
+
+    source = composition_suite.prompts(sampling_study.POOL, SEED)
+    cells, names = [], []
+    for i in range(SHOWN):
+        for kind in kinds:
+            files = [folder / "pictures" / f"{kind}_w={w}" / "0000.npz" for w in values]
+            cells.append([np.load(file)["judged"][i] for file in files])
+            names.append(f"{kind}: {source[i].caption}")
+    save(
+        labelled_grid(cells, x=("w", values), y=("", names), cell=112), "threshold_grid"
+    )
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Make the pictures of the docs.")
@@ -111,9 +162,13 @@ def main() -> None:
     drawing.add_argument("--model", default="emoji", help="a model directory or name")
     plotting = commands.add_parser("runs", help="plot finished runs")
     plotting.add_argument("folders", nargs="+", type=pathlib.Path)
+    studied = commands.add_parser("thresholds", help="plot a study of thresholds")
+    studied.add_argument("folder", type=pathlib.Path)
     arguments = parser.parse_args()
     if arguments.command == "samples":
         samples(arguments.model)
+    elif arguments.command == "thresholds":
+        thresholds(arguments.folder)
     else:
         runs(arguments.folders)
 

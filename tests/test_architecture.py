@@ -46,12 +46,13 @@ ALLOWED = {
     | SECOND
     | {"cascade", "evaluation", "build", "hub", "loading", "benchmark", "commands"}
     | {"distributed"},
+    "serving": {"cascade", "diffusion"},
     "commands": WINGS
     | SECOND
     | {"cascade", "data", "published", "training", "evaluation", "build"}
     | {"loading", "export", "embed", "planning", "benchmark", "distributed", "chips"}
     | {"converting", "hub"}
-    | {"acceptance"},
+    | {"acceptance", "serving"},
     "__init__": {"loading"},
     "__main__": {"commands"},
 }
@@ -74,7 +75,7 @@ LAZY = {
 }
 LAZY_ROOMS = {"data", "training"}
 # A library that belongs to one room alone.
-OWNED = {"huggingface_hub": {"hub"}}
+OWNED = {"huggingface_hub": {"hub"}, "aiohttp": {"serving"}}
 
 
 def room_of(path: pathlib.Path) -> str:
@@ -121,10 +122,19 @@ def test_third_parties_stay_in_their_rooms(path):
     for name, top in imports_of(path):
         library = name.split(".")[0]
         assert library not in FORBIDDEN.get(room, ()), f"{room} must not use {library}"
+        rooms = OWNED.get(library, LAZY_ROOMS if library in LAZY else {room})
+        assert room in rooms, f"{library} belongs to {rooms}"
         if library in LAZY:
-            rooms = OWNED.get(library, LAZY_ROOMS)
-            assert room in rooms, f"{library} belongs to {rooms}"
             assert not top, f"{path}: import {library} inside the function using it"
+
+
+def test_the_server_is_imported_by_its_command_alone_and_there_lazily():
+    """Its library is an extra: nothing else may need it."""
+    for path in MODULES:
+        if room_of(path) != "serving":
+            for name, top in imports_of(path):
+                if name.startswith("imagen_jax.serving"):
+                    assert path.name == "serve.py" and not top, path
 
 
 def test_only_layers_knows_partitioning():

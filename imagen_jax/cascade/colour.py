@@ -30,10 +30,10 @@ def matched(
 
     def corrected(z, level, cond):
         found = denoiser(z, level, cond)
-        lacking = low_res - images.resize(found.x, low_res.shape[1:3])
+        lacking = low_res - images.resize(found.x, (low_res.shape[1], low_res.shape[2]))
         widths = jnp.broadcast_to(jnp.asarray(width, jnp.float32), z.shape[:1])
         lacking = augmentation.blur(lacking, widths)
-        x = found.x + images.resize(lacking, z.shape[1:3])
+        x = found.x + images.resize(lacking, (z.shape[1], z.shape[2]))
         return prediction.from_x(x, z, level)._replace(gamma=found.gamma)
 
     return corrected

@@ -60,9 +60,7 @@ def edit(
       ValueError: for a picture, mask, padding, size or setting that cannot be.
     """
     request = to_change(model.cascade, picture, mask, outpaint, size)
-    whole = request.edit is not None and request.edit.mask is None
-    if settings.get("strength") is None and whole:
-        settings["strength"] = STRENGTH
+    settings = with_defaults(request, settings)
     return model.sample(prompts, given=request, **settings)
 
 
@@ -124,9 +122,8 @@ def variations(
       ValueError: for a picture or size that cannot be, or a cascade without
         super-resolution.
     """
-    if settings.get("aug_level") is None:
-        settings["aug_level"] = VARIED
     request = to_vary(model.cascade, picture, size)
+    settings = with_defaults(request, settings, varied=True)
     return model.sample(prompts, given=request, **settings)
 
 
@@ -165,8 +162,11 @@ def to_enlarge(cascade: "Cascade", picture: Any, size: Size | None = None) -> Re
     if size is not None:
         # How large the base's picture would be if the result had the known area.
         area = area * last**2 / (size[0] * size[1])
-    lows = {s.low_resolution: i for i, s in enumerate(cascade.stages)}
-    lows.pop(None, None)
+    lows = {
+        s.low_resolution: i
+        for i, s in enumerate(cascade.stages)
+        if s.low_resolution is not None
+    }
     if not lows:
         raise ValueError(
             "upscale: a stage of super-resolution is required, got a base alone."
@@ -191,6 +191,19 @@ def to_vary(cascade: "Cascade", picture: Any, size: Size | None = None) -> Reque
     size = size or sizes.fitting(cascade.stages, pixels.shape[:2])
     small = sizes.of_stages(cascade.stages, size)[0]
     return Request(low_res=in_range(resized(pixels, small)), size=size)
+
+
+def with_defaults(
+    request: Request, settings: dict[str, Any], *, varied: bool = False
+) -> dict[str, Any]:
+    """Settings with the strength of a whole picture or the noise of variations."""
+    filled = dict(settings)
+    whole = request.edit is not None and request.edit.mask is None
+    if whole and filled.get("strength") is None:
+        filled["strength"] = STRENGTH
+    if varied and filled.get("aug_level") is None:
+        filled["aug_level"] = VARIED
+    return filled
 
 
 def pixels_of(picture: Any) -> np.ndarray:

@@ -27,7 +27,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "guidance_schedule": guidance_weights.by_name,
 }
 # What a recipe file may hold beside the stages, as a run writes it.
-RECORDED = ("imagen_jax", "model", "pictures", "files", "complete")
+RECORDED = ("imagen_jax", "model", "pictures", "files", "complete", "edit")
 
 
 def changed(recipes: Recipes, settings: Mapping[str, Any]) -> Recipes:

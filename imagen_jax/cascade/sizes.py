@@ -24,10 +24,14 @@ def of_stages(stages: Sequence[Stage], size: Size) -> tuple[Size, ...]:
         raise ValueError(
             f"Cascade: height and width must be multiples of {step}, so that the "
             f"networks of {', '.join(s.name for s in stages)} can halve them, got "
-            f"{size[0]} x {size[1]}; the nearest is {height} x {width}."
+            f"{size[0]} x {size[1]}; the nearest is {height} x {width} "
+            "(height x width)."
         )
     last = stages[-1].resolution
-    return tuple(tuple(side * s.resolution // last for side in size) for s in stages)
+    height, width = size
+    return tuple(
+        (height * s.resolution // last, width * s.resolution // last) for s in stages
+    )
 
 
 def multiple(stages: Sequence[Stage]) -> int:

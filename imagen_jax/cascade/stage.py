@@ -236,8 +236,8 @@ class Stage:
         return text_encoder.embed(
             self.encoder,
             frozen,
-            batch["tokens"],
-            batch["mask"],
+            jnp.asarray(batch["tokens"]),
+            jnp.asarray(batch["mask"]),
             unmasked=self.unmasked,
         )
 
@@ -443,8 +443,8 @@ class Stage:
         denoise = self.guided(params, recipe, inputs.uncond, inputs.start)
         if inputs.low_res is not None and recipe.colour_fix is not None:
             denoise = colour.matched(denoise, inputs.low_res, recipe.colour_fix)
-        if inputs.known is not None and inputs.known.mask is not None:
-            known = inputs.known
+        known = inputs.known
+        if known is not None and known.mask is not None:
             denoise = inpainting.replaced(denoise, known.picture, known.mask)
         return self.sampler(recipe).advance(
             fold(keys, 2),

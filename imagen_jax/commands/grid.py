@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from imagen_jax.commands import sample
+from imagen_jax.commands import sample, sampling_flags
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--x", type=axis, required=True, metavar="AXIS", help=f"across: {values}"
     )
     parser.add_argument("--y", type=axis, metavar="AXIS", help="down, in the same way")
-    sample.add_model(parser)
+    sampling_flags.add_model(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
-    sample.add_settings(parser)
+    sampling_flags.add_settings(parser)
     parser.add_argument("--until", metavar="STAGE", help="the last stage to draw")
     parser.add_argument(
         "--cell", type=int, default=192, help="side of a cell in pixels (default 192)"
@@ -43,7 +43,7 @@ def axis(text: str) -> tuple[str, tuple, tuple[str, ...]]:
         return name, labels, labels
     if name == "seed":
         return name, tuple(int(label) for label in labels), labels
-    parts = [[sample.value(v) for v in label.split("/")] for label in labels]
+    parts = [[sampling_flags.value(v) for v in label.split("/")] for label in labels]
     return name, tuple(v[0] if len(v) == 1 else tuple(v) for v in parts), labels
 
 
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             seed=args.seed,
             until=args.until,
             progress=progress,
-            **sample.settings_of(args),
+            **sampling_flags.settings_of(args),
         ):
             file = out / f"row{row:02d}_column{column:02d}.png"
             file.write_bytes(picture_files.png(samples))
@@ -121,7 +121,11 @@ def write(args: argparse.Namespace, axes: tuple, grid: list, cells: list, out) -
     (out / "grid.json").write_text(json.dumps(settings, indent=2) + "\n")
     if not cells:
         return
-    fixed = {"seed": args.seed, **sample.settings_of(args), "recipe": args.recipe}
+    fixed = {
+        "seed": args.seed,
+        **sampling_flags.settings_of(args),
+        "recipe": args.recipe,
+    }
     for name in (x.name, y.name):
         fixed.pop(name, None)
     given = ", ".join(f"{k} {v}" for k, v in fixed.items() if v is not None)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 COMMANDS = {
     "sample": "draw pictures from prompts",
     "grid": "draw one prompt with many values of two settings, as one picture",
+    "serve": "a page to draw on, in a browser",
+    "edit": "change, extend, enlarge or vary a picture of your own",
     "train": "train a stage or a text encoder from a config",
     "data": "check, summarise, convert or preview your own pictures",
     "embed": "encode a data set's captions once, before training",

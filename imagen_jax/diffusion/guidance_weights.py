@@ -131,6 +131,14 @@ def step_of(level: noise.NoiseLevel, levels: noise.NoiseLevel) -> Int[Array, " B
     return jnp.sum(level.logsnr[:, None] > bounds[None], axis=1, dtype=jnp.int32)
 
 
+# Name -> the class, and what its numbers are.
+KINDS: dict[str, tuple[type, dict[str, type]]] = {
+    "constant": (Constant, {}),
+    "linear": (Linear, {"begin": float}),
+    "oscillating": (Oscillating, {"low": float, "first": int}),
+}
+
+
 def by_name(text: str) -> WeightSchedule:
     """The schedule "constant", "linear:BEGIN" or "oscillating:LOW:FIRST".
 
@@ -140,13 +148,8 @@ def by_name(text: str) -> WeightSchedule:
       ValueError: for another name, too many numbers or what is none.
     """
     name, *numbers = text.split(":")
-    kinds = {
-        "constant": (Constant, {}),
-        "linear": (Linear, {"begin": float}),
-        "oscillating": (Oscillating, {"low": float, "first": int}),
-    }
     try:
-        cls, fields = kinds[name]
+        cls, fields = KINDS[name]
         given = zip(list(fields)[: len(numbers)], numbers, strict=True)
         return cls(**{field: fields[field](number) for field, number in given})
     except (KeyError, ValueError) as error:

@@ -87,10 +87,6 @@ class Euler(solvers.Solver):
                     f"{churn}."
                 )
 
-    def init(self, z: Float[Array, "B *data"]) -> solvers.State:
-        """The state before the first step."""
-        return solvers.start(z)
-
     def update(
         self,
         keys: Key[Array, " B"],

@@ -178,10 +178,6 @@ class AnnealedLangevin(solvers.Solver):
         """Network calls a step."""
         return self.repeats
 
-    def init(self, z: Float[Array, "B *data"]) -> solvers.State:
-        """The state before the first step."""
-        return solvers.start(z)
-
     def update(
         self,
         keys: Key[Array, " B"],

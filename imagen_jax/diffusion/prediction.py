@@ -204,8 +204,10 @@ def check(
     Raises:
       ValueError: for v on a schedule that does not preserve variance.
     """
-    needs = parameterization.needs_variance_preserving
-    if needs and not schedules.preserves_variance(schedule):
+    # Asked of every schedule: the answer, which is kept, is needed again while programs
+    # are traced, perhaps for devices that are not here, where nothing can be computed.
+    preserving = schedules.preserves_variance(schedule)
+    if parameterization.needs_variance_preserving and not preserving:
         raise ValueError(
             "V: a schedule with alpha^2 + sigma^2 = 1 is required, got "
             f"{type(schedule).__name__}. Use EPS or X with it."

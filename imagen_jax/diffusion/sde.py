@@ -39,10 +39,6 @@ class EulerMaruyama(solvers.Solver):
     uniform in log-SNR, or `ReverseDiffusion`, does without that.
     """
 
-    def init(self, z: Float[Array, "B *data"]) -> solvers.State:
-        """The state before the first step."""
-        return solvers.start(z)
-
     def update(
         self,
         keys: Key[Array, " B"],
@@ -71,10 +67,6 @@ class ReverseDiffusion(solvers.Solver):
       z_s = (2 - a) z_t + G^2 score + G xi
     """
 
-    def init(self, z: Float[Array, "B *data"]) -> solvers.State:
-        """The state before the first step."""
-        return solvers.start(z)
-
     def update(
         self,
         keys: Key[Array, " B"],
@@ -102,10 +94,6 @@ class ProbabilityFlow(solvers.Solver):
     logsnr_t: deterministic, of order one, as `solvers.DDIM`, which takes the linear
     part exactly and is the better alone. As in the paper, a predictor for a corrector.
     """
-
-    def init(self, z: Float[Array, "B *data"]) -> solvers.State:
-        """The state before the first step."""
-        return solvers.start(z)
 
     def update(
         self,

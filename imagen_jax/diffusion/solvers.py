@@ -52,8 +52,8 @@ class Solver(Protocol):
         """Raise a ValueError for a schedule on which the solver is wrong."""
 
     def init(self, z: Float[Array, "B *data"]) -> Any:
-        """The state before the first step."""
-        ...
+        """The state before the first step; of a solver without history, a `State`."""
+        return start(z)
 
     def update(
         self,
@@ -107,10 +107,6 @@ class DDIM(Solver):
         why = "0 renews no noise, 1 as much as the posterior has."
         require("DDIM: eta", self.eta, 0.0, 1.0, why)
 
-    def init(self, z: Float[Array, "B *data"]) -> State:
-        """The state before the first step."""
-        return start(z)
-
     def update(
         self,
         keys: Key[Array, " B"],
@@ -151,10 +147,6 @@ class Ancestral(Solver):
     def __post_init__(self):
         why = "0 is the posterior's own variance, 1 the forward process's."
         require("Ancestral: gamma", self.gamma, 0.0, 1.0, why)
-
-    def init(self, z: Float[Array, "B *data"]) -> State:
-        """The state before the first step."""
-        return start(z)
 
     def update(
         self,

@@ -11,7 +11,7 @@ import pytest
 
 from imagen_jax.acceptance import page, parts
 from imagen_jax.commands import accept, main
-from tests import compiling
+from tests.end_to_end import drill
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -73,13 +73,13 @@ def test_several_hosts_need_a_folder_that_all_see(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_two_hosts_kill_a_run_and_go_on(tmp_path):
-    pod = [sys.executable, str(ROOT / "launch" / "local_pod.py"), "--hosts=2"]
-    environment = {**os.environ, "XLA_FLAGS": compiling.QUICK}
-    part = ["--devices=1", "--", "imagen-jax", "accept", "--part=resume"]
+    pod = [sys.executable, str(ROOT / "launch" / "local_pod.py"), "--hosts=2", "--"]
+    host = [sys.executable, "-m", "tests.acceptance.resuming"]
     subprocess.run(
-        [*pod, *part, f"--out={tmp_path}", f"--shared={tmp_path / 'shared'}"],
-        env=environment, check=True, timeout=600,
+        [*pod, *host, str(tmp_path / "shared"), str(tmp_path / "resume.json")],
+        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        cwd=ROOT, check=True, timeout=300,
     )  # fmt: skip
     found = json.loads((tmp_path / "resume.json").read_text())
     assert found["passed"] and found["bit_for_bit"]
-    assert parts.KILL_AFTER <= found["killed_at_step"] < parts.STEPS
+    assert parts.KILL_AFTER <= found["killed_at_step"] < drill.STEPS

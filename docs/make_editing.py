@@ -1,0 +1,123 @@
+"""Show and measure editing with a trained cascade.
+
+    python docs/make_editing.py sheet --model emoji
+    python docs/make_editing.py tiles --model emoji
+
+`sheet` makes images/editing.png, with the first seed of everything. `tiles` prints how
+far super-resolution in tiles is from that of whole pictures: PSNR, the drift of the
+mean colour, and the step between neighbouring pixels at the tiles' edges and elsewhere.
+"""
+
+import argparse
+
+import numpy as np
+from make_figures import prompts, save
+from PIL import Image
+
+import imagen_jax
+from imagen_jax.cascade.contact_sheet import contact_sheet
+from imagen_jax.cascade.request import Request
+from imagen_jax.diffusion import tiling
+
+PROMPT = "a dog to the left of a football on a pink background"
+CHANGED = "a dog to the left of a pizza on a pink background"
+APPLE = "a big red apple on a yellow background"
+PIZZA = "a big pizza on a yellow background"
+
+
+def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
+    """A square picture at another size."""
+    image = Image.fromarray(pixels)
+    return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS))
+
+
+def sheet(model_name: str) -> None:
+    """Each way of editing, once."""
+    model = imagen_jax.load(model_name)
+    drawn = model.sample([PROMPT, APPLE])
+    dog, apple = drawn.images
+    mask = np.zeros(dog.shape[:2], np.uint8)
+    mask[40:220, 112:248] = 255
+    shown = [(dog, PROMPT), (np.where(mask[..., None] > 0, 255, dog // 2), "the mask")]
+    for turns in (None, (5, None, None)):
+        found = model.edit(CHANGED, dog, mask=mask, resample=turns).images[0]
+        same = (found == dog)[mask == 0].all()
+        print(f"in-painted, resample {turns}: known pixels the same: {same}")
+        shown.append((found, f"in-painted{', r = 5' if turns else ''}: {CHANGED}"))
+    shown.append((apple, APPLE))
+    for strength in (0.2, 0.4, 0.6):
+        found = model.edit(PIZZA, apple, strength=strength).images[0]
+        shown.append((found, f"strength {strength}: {PIZZA}"))
+    small = shrunk(dog, 192)
+    found = model.edit(PROMPT, small, outpaint=(64, 32, 64, 32)).images[0]
+    shown.append((found, "192 px, out-painted to 320 x 256"))
+    for level in (0.0, 0.3):
+        found = model.variations(CHANGED, dog, aug_level=level).images[0]
+        shown.append((found, f"variation, aug_level {level}: {CHANGED}"))
+    low = drawn.stages[1][0]
+    found = model.upscale(PROMPT, low).images[0]
+    shown.append((found, f"{low.shape[1]} px enlarged to {found.shape[1]}"))
+    fixed = model.upscale(PROMPT, low, colour_fix=2.0).images[0]
+    for name, big in (("plain", found), ("colour_fix 2", fixed)):
+        drift = shrunk(big, low.shape[1]).astype(float).mean((0, 1)) - low.mean((0, 1))
+        print(f"enlarged, {name}: colour drift {drift.round(2)} of 255")
+    wide = model.sample([PROMPT, "two dogs"], given=Request(size=(192, 448)))
+    shown += [
+        (p, f"448 x 192: {w}") for p, w in zip(wide.images, wide.prompts, strict=True)
+    ]
+    pictures, labels = zip(*shown, strict=True)
+    save(contact_sheet([np.uint8(p) for p in pictures], labels, cell=192), "editing")
+
+
+def tiles(model_name: str, count: int) -> None:
+    """Super-resolution of 128 px pictures in tiles against whole ones."""
+    model = imagen_jax.load(model_name)
+    some = prompts(0, count)
+    pictures = [shrunk(p, 128) for p in model.sample(some).images]
+    whole = [model.upscale(t, p).images[0] for t, p in zip(some, pictures, strict=True)]
+    side = whole[0].shape[1]
+    print(
+        "| tile | overlap | PSNR | colour drift | at edges | elsewhere | whole, there |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for tile, overlap in ((256, 0.25), (128, 0.25), (64, 0.25), (64, 0.0)):
+        found = [
+            model.upscale(t, p, tile=tile, tile_overlap=overlap).images[0]
+            for t, p in zip(some, pictures, strict=True)
+        ]
+        a, b = np.float64(whole), np.float64(found)
+        errors = ((a - b) ** 2).mean((1, 2, 3))
+        psnr = 10.0 * np.log10(255.0**2 / np.maximum(errors, 1e-9))
+        drift = np.abs((a - b).mean((1, 2))).max()
+        starts = tiling.places(side, tile, overlap, 8)
+        edges = sorted(
+            {int(s) - 1 for s in starts[1:]} | {int(s) + tile - 1 for s in starts[:-1]}
+        )
+        inside = np.setdiff1d(np.arange(side - 1), edges)
+        steps, own = (
+            0.5 * (np.abs(np.diff(x, axis=1)).mean((0, 2, 3))
+                   + np.abs(np.diff(x, axis=2)).mean((0, 1, 3)))
+            for x in (b, a)
+        )  # fmt: skip
+        print(
+            f"| {tile} | {overlap:g} | {psnr.mean():.1f} dB (least {psnr.min():.1f}) | "
+            f"{drift:.2f} | {steps[edges].mean():.3f} | {steps[inside].mean():.3f} | "
+            f"{own[edges].mean():.3f} |"
+        )
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Show and measure editing.")
+    parser.add_argument("what", choices=("sheet", "tiles"))
+    parser.add_argument("--model", default="emoji", help="a model directory or name")
+    parser.add_argument("--count", type=int, default=4, help="pictures in tiles")
+    arguments = parser.parse_args()
+    if arguments.what == "sheet":
+        sheet(arguments.model)
+    else:
+        tiles(arguments.model, arguments.count)
+
+
+if __name__ == "__main__":
+    main()
