@@ -16,7 +16,6 @@ from PIL import Image
 
 import imagen_jax
 from imagen_jax.cascade.contact_sheet import contact_sheet
-from imagen_jax.cascade.request import Request
 from imagen_jax.diffusion import tiling
 
 PROMPT = "a dog to the left of a football on a pink background"
@@ -61,7 +60,7 @@ def sheet(model_name: str) -> None:
     for name, big in (("plain", found), ("colour_fix 2", fixed)):
         drift = shrunk(big, low.shape[1]).astype(float).mean((0, 1)) - low.mean((0, 1))
         print(f"enlarged, {name}: colour drift {drift.round(2)} of 255")
-    wide = model.sample([PROMPT, "two dogs"], given=Request(size=(192, 448)))
+    wide = model.sample([PROMPT, "two dogs"], size=(192, 448))
     shown += [
         (p, f"448 x 192: {w}") for p, w in zip(wide.images, wide.prompts, strict=True)
     ]

@@ -22,12 +22,17 @@ NEEDED = {"prompt": str, "number": int, "seed": int, "stage": str}
 
 
 def common(samples: Samples) -> dict[str, Any]:
-    """What is the same for all pictures: version, model and the stages' settings."""
-    return {
+    """What all pictures have alike: version, model, the stages' settings, the size."""
+    told = {
         KEY: __version__,
         "model": samples.model,
         "stages": [dict(stage) for stage in samples.settings],
     }
+    if samples.size is not None:
+        told["size"] = list(samples.size)
+    if samples.edited:
+        told["edited"] = True
+    return told
 
 
 def png(samples: Samples, stage: int = -1, picture: int = 0) -> bytes:
@@ -113,9 +118,15 @@ def read(paths: Sequence[str | pathlib.Path], stage_names: Sequence[str]) -> Sam
       stage_names: the model's, in order.
 
     Raises:
-      ValueError: naming a file that is no picture of such a run, or what differs.
+      ValueError: naming a file that is no picture of such a run, or what differs; or
+        if they come from a picture that was given, which no file holds.
     """
     told = first_settings(paths)
+    if told.get("edited"):
+        raise ValueError(
+            f"--from: {paths[0]} was made from a picture that it does not hold; run "
+            "`imagen-jax edit` again."
+        )
     pictures: dict[tuple, dict[str, np.ndarray]] = {}
     for path in map(pathlib.Path, paths):
         if (path / SETTINGS).is_file():
@@ -127,7 +138,7 @@ def read(paths: Sequence[str | pathlib.Path], stage_names: Sequence[str]) -> Sam
                 f"--from: {path} is of stage {other['stage']!r}; the model's are "
                 f"{list(stage_names)}."
             )
-        for name in ("model", "stages"):
+        for name in ("model", "stages", "size"):
             if other.get(name) != told.get(name):
                 raise ValueError(
                     f"--from: {path} was drawn with another {name} entry than what "
@@ -146,6 +157,7 @@ def read(paths: Sequence[str | pathlib.Path], stage_names: Sequence[str]) -> Sam
         settings=tuple(told.get("stages", ())),
         complete=False,
         negatives=negatives,
+        size=tuple(told["size"]) if "size" in told else None,
     )
 
 

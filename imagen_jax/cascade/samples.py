@@ -31,6 +31,9 @@ class Samples:
       model: what it was loaded from.
       settings: the recipe of each of the cascade's stages, as plain values.
       complete: False if drawing was stopped before its end.
+      size: (height, width) that was asked for of the last stage's pictures; None:
+        square, as the stages were made for.
+      edited: whether a picture was given, to edit, enlarge or vary.
     """
 
     prompts: tuple[str, ...]
@@ -43,6 +46,8 @@ class Samples:
     settings: tuple[Mapping[str, Any], ...] = ()
     complete: bool = True
     negatives: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
+    edited: bool = False
 
     def __post_init__(self):
         """Fill in numbers and seeds, and check that there is one a picture."""

@@ -96,6 +96,7 @@ class TextToImage:
         num: int = 1,
         seed: int = 0,
         negative: Sequence[str] | str = "",
+        size: tuple[int, int] | None = None,
         until: str | None = None,
         frames: int = 0,
         progress: Progress | bool | None = None,
@@ -114,6 +115,8 @@ class TextToImage:
           seed: of the noise, in [0, 2^32).
           negative: what guidance leads away from, in place of the model's own null; one
             text, or one a prompt.
+          size: (height, width) of the last stage's pictures; by default square, as the
+            stages were made for.
           until: name of the last stage to draw; by default the cascade's last.
             `resume` goes on from there.
           frames: pictures of the denoising to keep of each stage; 0 keeps none.
@@ -121,8 +124,7 @@ class TextToImage:
             person is at work; or a function called with a `Moment` after every few
             steps. If it raises `Stop`, what is done is returned.
           given: what is asked beside the prompts, one row for all pictures: with
-            `low_res` [1, h, w, 3] drawing begins at the stage that takes its size;
-            `size` is (height, width) of the last stage's pictures.
+            `low_res` [1, h, w, 3] drawing begins at the stage that takes its size.
           **settings: as in `recipes_with`.
 
         Returns:
@@ -151,6 +153,7 @@ class TextToImage:
             numbers=tuple(range(num)) * len(prompts),
             seeds=(seed,) * num * len(prompts),
             negatives=tuple(text for text in negatives for _ in range(num)),
+            size=size,
         )
         return self.resume(
             begun,
@@ -228,8 +231,14 @@ class TextToImage:
             )
         recipes = self.recipes_with(**settings)
         self._check_guidance(recipes, begun)
+        given = given or Request()
+        if given.size is None:
+            given = dataclasses.replace(given, size=begun.size)
         begun = dataclasses.replace(
-            begun, model=self.name, settings=self.plain(recipes)
+            begun,
+            model=self.name,
+            settings=self.plain(recipes),
+            edited=not (given.edit is None and given.low_res is None),
         )
         with progress_bar.shown(progress) as report:
             return drawing.Drawing(
@@ -239,7 +248,7 @@ class TextToImage:
                 recipes=recipes,
                 batch=self.batches,
                 request=self._embedded(begun),
-                given=given or Request(),
+                given=given,
                 frames=frames,
                 progress=report,
             ).go_on(begun, names.index(until))

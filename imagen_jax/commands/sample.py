@@ -126,7 +126,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     out = writable(args.out)
     started = time.time()
 
-    from imagen_jax.cascade import picture_files, request
+    from imagen_jax.cascade import picture_files
 
     told = picture_files.first_settings(args.begun) if args.begun else {}
     model = load(args, told.get("model"))
@@ -147,7 +147,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
                 negative=args.negative or "",
                 num=1 if args.num is None else args.num,
                 seed=args.seed or 0,
-                given=request.Request(size=args.size),
+                size=args.size,
                 progress=progress,
                 **options,
             )

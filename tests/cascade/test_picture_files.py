@@ -24,6 +24,7 @@ def drawn(base=3, up=3):
         model="tiny",
         settings=STAGES,
         complete=up == 3,
+        size=(16, 24),
     )
 
 
@@ -62,7 +63,7 @@ def test_what_was_written_is_read_back(tmp_path, base, up):
     assert read.stage_names == begun.stage_names
     for a, b in zip(read.stages, begun.stages, strict=True):
         np.testing.assert_array_equal(a, b)
-    for name in ("prompts", "numbers", "seeds", "model", "settings"):
+    for name in ("prompts", "numbers", "seeds", "model", "settings", "size"):
         assert getattr(read, name) == getattr(begun, name)
 
 
@@ -134,3 +135,11 @@ def test_animations_are_written_where_there_are_frames(tmp_path):
     picture_files.save(moving, tmp_path, moving="gif")
     assert Image.open(tmp_path / "002.gif").n_frames == 4
     assert Image.open(tmp_path / "sheet_animation.gif").n_frames == 4
+
+
+def test_edited_pictures_cannot_be_gone_on_from(tmp_path):
+    """What they were made from is in no file."""
+    files = picture_files.save(dataclasses.replace(drawn(), edited=True), tmp_path)
+    for path in (tmp_path, files[0]):
+        with pytest.raises(ValueError, match="made from a picture that it does not"):
+            picture_files.read([path], NAMES)

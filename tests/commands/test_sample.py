@@ -123,6 +123,23 @@ def test_interrupting_keeps_what_is_done_and_says_so(
     )
 
 
+def test_a_run_stopped_before_its_first_picture_remembers_its_size(
+    capsys, tmp_path, loaded, monkeypatch
+):
+    def report(self, stage, step, steps, x):
+        raise drawing.Stop
+
+    part = tmp_path / "part"
+    argv = ["sample", "a cat", "--until", "base", "--size", "32x16", "--out", part]
+    with monkeypatch.context() as patch:
+        patch.setattr(drawing.Chunk, "_report", report)
+        status, _, err = run(capsys, *argv)
+    assert status == sample.STOPPED and "none is drawn" in err
+    assert run(capsys, "sample", "--from", part, "--until", "base",
+               "--out", part)[0] == 0  # fmt: skip
+    assert list(pictures(part)) == ["000_base_16x8.png"]
+
+
 def test_frames_become_animations(capsys, tmp_path, loaded):
     argv = ["sample", "a cat", "--frames", 2, "--animation", "gif"]
     assert run(capsys, *argv, "--out", tmp_path)[0] == 0
