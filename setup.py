@@ -44,6 +44,9 @@ TEST = [
     "libtpu>=0.0.40",
     # Drives the page in the Chromium that is there; it brings none.
     "playwright>=1.45",
+    # Run the notebooks.
+    "nbclient>=0.10",
+    "ipykernel>=6.29",
 ]
 
 setuptools.setup(

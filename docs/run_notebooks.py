@@ -1,124 +1,78 @@
 """Run the notebooks of docs/colab from top to bottom and write their outputs back.
 
+    pip install nbclient ipykernel
     python docs/run_notebooks.py docs/colab/sampling.ipynb
 
-This needs no Jupyter. It knows what these notebooks use: the value of a cell's last
-line and `display`, as text or as a PNG; what is printed; and lines `!imagen-jax ...`,
-whose {names} are filled in, and which run in this process.
+They run in a folder of their own that is deleted afterwards. The saved ones were run
+at full size with the emoji model; with IMAGEN_JAX_SMALL=1 and IMAGEN_JAX_MODEL=FOLDER
+they take the fewest steps and that model.
 """
 
-import ast
-import contextlib
+import base64
 import io
-import json
+import os
 import pathlib
-import re
-import shlex
 import sys
-from base64 import b64decode, b64encode
-from collections.abc import Mapping
-from typing import Any
+import tempfile
 
+import nbclient
+import nbformat
 from PIL import Image
 
-Output = dict[str, Any]
-COMMAND = re.compile(r"^!((?:.*\\\n)*.*)", re.MULTILINE)
 
-
-def execute(notebook: Mapping[str, Any]) -> None:
-    """Run all code cells, one after the other, and give them what they put out.
-
-    Args:
-      notebook: as JSON has it (nbformat 4), changed in place.
+def execute(path: pathlib.Path, folder: pathlib.Path) -> nbformat.NotebookNode:
+    """Run all cells in a Jupyter kernel that works in `folder`.
 
     Raises:
-      Whatever a cell raises, and RuntimeError if a command fails.
+      nbclient.exceptions.CellExecutionError: with what the cell raised.
     """
-    names: dict[str, Any] = {"__name__": "__main__"}
-    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    for count, cell in enumerate(code, start=1):
-        cell["outputs"] = outputs_of("".join(cell["source"]), names)
-        cell["execution_count"] = count
+    notebook = nbformat.read(path, as_version=4)
+    # Lines with `!` find this environment's commands.
+    here = pathlib.Path(sys.executable).parent
+    os.environ["PATH"] = os.pathsep.join([str(here), os.environ["PATH"]])
+    where = {"metadata": {"path": str(folder)}}
+    nbclient.NotebookClient(notebook, timeout=3600, resources=where).execute()
+    notebook.metadata = {
+        "kernelspec": notebook.metadata.kernelspec,
+        "language_info": {"name": "python"},
+    }
+    return notebook
 
 
-def outputs_of(source: str, names: dict[str, Any]) -> list[Output]:
-    """Run one cell with these global names; what it put out, as nbformat has it."""
-    found: list[Output] = []
-    printed = io.StringIO()
-
-    def flush():
-        if text := printed.getvalue():
-            lines = text.splitlines(keepends=True)
-            found.append({"output_type": "stream", "name": "stdout", "text": lines})
-        printed.seek(0)
-        printed.truncate()
-
-    def display(*values):
-        flush()
-        for value in values:
-            found.append({"output_type": "display_data", **shown(value)})
-
-    def command(line: str):
-        from imagen_jax.commands import main
-
-        program, *argv = shlex.split(line.replace("\\\n", " "))
-        if program != "imagen-jax" or main.main(argv):
-            raise RuntimeError(f"run_notebooks: failed: {line}")
-
-    names |= {"display": display, "_command": command}
-    # As an f-string, so that {names} are filled in.
-    tree = ast.parse(COMMAND.sub(lambda m: f"_command(f{m[1]!r})", source))
-    last = tree.body[-1]
-    if isinstance(last, ast.Expr):
-        tree.body.pop()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(tree, "cell", "exec"), names)
-        value = None
-        if isinstance(last, ast.Expr):
-            value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
-        if value is not None:
-            display(value)
-    flush()
-    return found
-
-
-def shown(value: Any) -> Output:
-    """A value as a notebook shows it: its picture, if it has one."""
-    png = getattr(value, "_repr_png_", lambda: None)()
-    data: Output = {"text/plain": [f"<{type(value).__name__}>" if png else repr(value)]}
-    if png:
-        data["image/png"] = b64encode(png).decode()
-    return {"data": data, "metadata": {}}
-
-
-def fewer_colours(notebook: Mapping[str, Any]) -> None:
-    """Keep still pictures with 256 colours, small enough for a repository."""
-    for cell in notebook["cells"]:
+def tidy(notebook: nbformat.NotebookNode) -> None:
+    """Keep what a reader wants: no progress bars, no times of cells, small pictures."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
         for output in cell.get("outputs", ()):
+            if "text" in output:
+                lines = output.text.replace("\r\n", "\n").split("\n")
+                output.text = "\n".join(line.split("\r")[-1] for line in lines)
             data = output.get("data", {})
             if "image/png" in data:
-                data["image/png"] = b64encode(smaller(data["image/png"])).decode()
+                data["image/png"] = fewer_colours(data["image/png"])
 
 
-def smaller(encoded: str) -> bytes:
-    """The PNG of a base64 string with 256 colours; an animation as it is."""
-    png = b64decode(encoded)
+def fewer_colours(encoded: str) -> str:
+    """A still PNG in base64 with 256 colours; an animation as it is."""
+    png = base64.b64decode(encoded)
     picture = Image.open(io.BytesIO(png))
     if getattr(picture, "n_frames", 1) > 1:
-        return png
+        return encoded
     found = io.BytesIO()
     few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     few.save(found, "PNG", optimize=True)
-    return min(png, found.getvalue(), key=len)
+    return base64.b64encode(min(png, found.getvalue(), key=len)).decode()
 
 
 def main() -> None:
     """Run the notebooks named on the command line."""
     for path in map(pathlib.Path, sys.argv[1:]):
-        notebook = json.loads(path.read_text())
-        execute(notebook)
-        fewer_colours(notebook)
-        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+        with tempfile.TemporaryDirectory() as folder:
+            notebook = execute(path, pathlib.Path(folder))
+        tidy(notebook)
+        nbformat.write(notebook, path)
         print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
 
 
