@@ -169,18 +169,18 @@ class TextToImage:
     variations = editing.variations
 
     def interpolate(
-        self, first: str, second: str, steps: int = 5, **options: Any
+        self, first: str, second: str, pictures: int = 5, **options: Any
     ) -> Samples:
         """Draw on the way from one prompt to another, all from the same noise.
 
         Args:
           first, second: descriptions.
-          steps: pictures of the way, both ends among them; >= 2.
+          pictures: on the way, both ends among them; >= 2.
           **options: as `sample` takes them.
         """
-        if steps < 2:
-            raise ValueError(f"interpolate: steps must be >= 2, got {steps}.")
-        return self.sample(mixtures.way(first, second, steps), **options)
+        if pictures < 2:
+            raise ValueError(f"interpolate: pictures must be >= 2, got {pictures}.")
+        return self.sample(mixtures.way(first, second, pictures), **options)
 
     def guided_by(self, weak: "TextToImage") -> "TextToImage":
         """This model with a weaker one beside it, for the setting `autoguidance`.

@@ -167,7 +167,7 @@ def test_nothing_is_compiled_for_other_prompts_seeds_numbers_and_settings(
             once(i)
         again = [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()]
         assert again == []
-        model.sample("a cat", steps=3, until="base")  # The count can count.
+        jax.jit(lambda x: x + 1)(1)  # The count can count.
         assert any("ompil" in r.getMessage() for r in caplog.records)
 
 

@@ -116,7 +116,7 @@ def test_a_negative_prompt_without_guidance_is_refused(tiny):
 
 
 def test_interpolation_goes_from_one_prompt_to_another(tiny):
-    way = tiny.interpolate("a red cat", "a dog", steps=3, until="base")
+    way = tiny.interpolate("a red cat", "a dog", 3, steps=2, until="base")
     ends = tiny.sample(["a red cat", "a dog", "a dog"], until="base").images
     found, ends = way.images.astype(int), ends.astype(int)
     assert np.abs(found[[0, 2]] - ends[:2]).max() <= 1
