@@ -50,6 +50,7 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
                 lines = output.text.replace("\r\n", "\n").split("\n")
                 output.text = "\n".join(line.split("\r")[-1] for line in lines)
             data = output.get("data", {})
+            data.pop("image/jpeg", None)  # The same picture once more.
             if "image/png" in data:
                 data["image/png"] = fewer_colours(data["image/png"])
 

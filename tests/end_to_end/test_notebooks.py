@@ -14,13 +14,24 @@ import pytest
 from imagen_jax import build, hub
 from imagen_jax.checkpoints import model_directory
 from imagen_jax.commands import configs
+from tests import compiling
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 NOTEBOOKS = sorted((DOCS / "colab").glob("*.ipynb"))
 TOKENIZER = hub.PUBLISHED / "emoji" / "spiece.model"
 STAGES = {
-    "emoji/base": ("--config.network.channels=16", "--config.network.head_dim=16"),
-    "emoji/sr_64": ("--config.network.channels=(8, 8)", "--config.network.heads=1"),
+    "emoji/base": (
+        "--config.network.channels=16",
+        "--config.network.channel_mult=(1,)",
+        "--config.network.attention_levels=(0,)",
+        "--config.network.feed_forward=(4,)",
+        "--config.network.head_dim=16",
+    ),
+    "emoji/sr_64": (
+        "--config.network.channels=(8, 8)",
+        "--config.network.num_res_blocks=(1, 1)",
+        "--config.network.heads=1",
+    ),
     "emoji/sr_256": ("--config.sampling.steps=1",),
 }
 
@@ -87,6 +98,7 @@ def test_a_notebook_runs_from_top_to_bottom(path, noise, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(noise.parent / "compiled"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     monkeypatch.setenv("IMAGEN_JAX_TYPECHECK", "0")
+    monkeypatch.setenv("XLA_FLAGS", compiling.for_devices(1))
     monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
     monkeypatch.setenv("PATH", os.environ["PATH"])  # Which the runner adds to.
     notebook = runner().execute(path, tmp_path)
