@@ -17,7 +17,7 @@ ROOT = runs.GOLDEN.parents[2]
 
 def flags(workdir, text):
     return [
-        "train", "--config", "shapes/base", "--workdir", str(workdir), *runs.SMALL,
+        "train", "--config", "shapes/base", "--workdir", str(workdir), *runs.SMALLEST,
         f"--config.text.weights={text}",
         "--config.training.steps=4",
         "--config.training.log_every=1",
