@@ -117,7 +117,7 @@ def test_a_negative_prompt_without_guidance_is_refused(tiny):
 
 def test_interpolation_goes_from_one_prompt_to_another(tiny):
     way = tiny.interpolate("a red cat", "a dog", 3, steps=2, until="base")
-    ends = tiny.sample(["a red cat", "a dog", "a dog"], until="base").images
+    ends = tiny.sample(["a red cat", "a dog", "a dog"], steps=2, until="base").images
     found, ends = way.images.astype(int), ends.astype(int)
     assert np.abs(found[[0, 2]] - ends[:2]).max() <= 1
     assert min(np.abs(found[1] - end).max() for end in ends) > 1

@@ -29,6 +29,12 @@ SMALL = [
     "--config.optimizer.warmup_steps=2",
     "--config.training.sample_every=0",
 ]
+# One level instead of two: compiled in half the time.
+SMALLEST = [
+    *SMALL,
+    "--config.network.channel_mult=(1,)",
+    "--config.network.attention_levels=(0,)",
+]
 
 
 def random_text_encoder(folder) -> str:

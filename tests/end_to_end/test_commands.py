@@ -14,7 +14,7 @@ def workdir(tmp_path_factory):
     text = runs.random_text_encoder(folder / "text")
     argv = [
         "train", "--config", "shapes/base", "--workdir", str(folder / "run"),
-        *runs.SMALL, f"--config.text.weights={text}", "--config.training.steps=3",
+        *runs.SMALLEST, f"--config.text.weights={text}", "--config.training.steps=3",
         "--config.training.log_every=1", "--config.training.sample_every=3",
         "--config.training.sample_num=2", "--config.sampling.steps=2",
         "--overfit_one_batch",
