@@ -60,6 +60,14 @@ class Samples:
                 )
             object.__setattr__(self, name, tuple(kind(v) for v in values))
 
+    def __repr__(self) -> str:
+        """One line, without pixels: `Samples of 2 pictures: base 2 x 64 x 64, ...`."""
+        stages = ", ".join(
+            f"{name} {len(stage)} x {stage.shape[1]} x {stage.shape[2]}"
+            for name, stage in zip(self.stage_names, self.stages, strict=True)
+        )
+        return f"Samples of {len(self.prompts)} pictures: {stages or 'none drawn'}"
+
     @property
     def images(self) -> np.ndarray:
         """The last stage's pictures, uint8 [P_i, H, W, 3].
