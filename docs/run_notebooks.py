@@ -31,7 +31,9 @@ def execute(path: pathlib.Path, folder: pathlib.Path) -> nbformat.NotebookNode:
     here = pathlib.Path(sys.executable).parent
     os.environ["PATH"] = os.pathsep.join([str(here), os.environ["PATH"]])
     where = {"metadata": {"path": str(folder)}}
-    nbclient.NotebookClient(notebook, timeout=3600, resources=where).execute()
+    nbclient.NotebookClient(
+        notebook, timeout=3600, resources=where, coalesce_streams=True
+    ).execute()
     notebook.metadata = {
         "kernelspec": notebook.metadata.kernelspec,
         "language_info": {"name": "python"},
