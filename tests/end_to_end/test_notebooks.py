@@ -24,15 +24,24 @@ STAGES = {
         "--config.network.channels=16",
         "--config.network.channel_mult=(1,)",
         "--config.network.attention_levels=(0,)",
-        "--config.network.feed_forward=(4,)",
+        "--config.network.feed_forward=(0,)",
+        "--config.network.text_map=0",
         "--config.network.head_dim=16",
     ),
     "emoji/sr_64": (
         "--config.network.channels=(8, 8)",
         "--config.network.num_res_blocks=(1, 1)",
+        "--config.network.attention=('none', 'text')",
+        "--config.network.feed_forward=0",
+        "--config.network.text_map=0",
         "--config.network.heads=1",
     ),
-    "emoji/sr_256": ("--config.sampling.steps=1",),
+    "emoji/sr_256": (
+        "--config.network.channels=(8, 8)",
+        "--config.network.num_res_blocks=(1, 1)",
+        "--config.network.heads=1",
+        "--config.sampling.steps=1",
+    ),
 }
 
 
