@@ -23,7 +23,7 @@ ENVIRONMENT = {
 def command(workdir, text, reader):
     return [
         sys.executable, "-m", "imagen_jax", "train", "--config", "shapes/base",
-        "--workdir", str(workdir), *runs.SMALL,
+        "--workdir", str(workdir), *runs.SMALLEST,
         f"--config.text.weights={text}",
         f"--config.data.reader={reader}",
         f"--config.training.steps={STEPS}",
