@@ -105,7 +105,7 @@ def study(args: argparse.Namespace, num: int, out: pathlib.Path | None):
 
     judge, _ = loading.load_scorer(args.scorer)
     model = loading.load(args.model)
-    recipes = model.recipes_with(**sample.settings_of(args))
+    recipes = model.recipes_with(**sampling_flags.settings_of(args))
     study = sampling_study.Study(
         model=dataclasses.replace(model, recipes=recipes),
         scorer=judge,
