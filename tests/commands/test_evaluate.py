@@ -1,11 +1,14 @@
 """The scorer from training to its own suite, and the mistakes one can make."""
 
 import json
+import types
 
 import pytest
 
 from imagen_jax import export, loading
 from imagen_jax.commands import main
+from imagen_jax.evaluation import study_report
+from tests import tiny_cascade
 
 
 def run(capsys, *argv):
@@ -69,6 +72,31 @@ def test_a_scorer_of_other_objects_is_refused(scorer, capsys, tmp_path):
     )
     assert status == 2 and len(errors) == 1
     assert "other objects or backgrounds" in errors[0] and "emoji/scorer" in errors[0]
+
+
+@pytest.mark.parametrize("suite", ["solvers", "thresholds"])
+def test_a_study_starts_from_the_settings_of_the_flags(capsys, monkeypatch, suite):
+    """Up to the drawing, which has tests of its own."""
+    asked = []
+    eye = types.SimpleNamespace(task=types.SimpleNamespace(resolution=16))
+
+    def begin(study, name, settings, progress):
+        asked.append((study, name, settings))
+        raise ValueError("this is far enough")
+
+    monkeypatch.setattr(study_report, "run", begin)
+    monkeypatch.setattr(loading, "load", lambda name: tiny_cascade.model())
+    monkeypatch.setattr(loading, "load_scorer", lambda name: (eye, {}))
+    monkeypatch.setattr(loading, "model_hash", lambda name: f"hash of {name}")
+    status, _, errors = run(
+        capsys, "evaluate", "--suite", suite, "--model", "tiny",
+        "--num", 5, "--seed", 3, "--steps", "7,2",
+    )  # fmt: skip
+    assert status == 2 and "this is far enough" in errors[0]
+    ((study, name, settings),) = asked
+    assert [recipe.steps for recipe in study.model.recipes] == [7, 2]
+    assert (study.num, study.seed, study.identity) == (5, 3, "hash of tiny")
+    assert name == suite and len(settings) > 5
 
 
 @pytest.mark.parametrize(
