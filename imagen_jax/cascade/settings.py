@@ -27,7 +27,10 @@ PARTS: dict[str, Callable[..., Any]] = {
     "guidance_schedule": guidance_weights.by_name,
 }
 # What a recipe file may hold beside the stages, as a run writes it.
-RECORDED = ("imagen_jax", "model", "pictures", "files", "complete", "edit")
+RECORDED = (
+    *("imagen_jax", "model", "pictures", "files", "complete"),
+    *("size", "edit", "edited"),
+)
 
 
 def changed(recipes: Recipes, settings: Mapping[str, Any]) -> Recipes:
