@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from imagen_jax import loading
-from imagen_jax.cascade import drawing
+from imagen_jax.cascade import drawing, settings
 from imagen_jax.commands import main, sample, sampling_flags
 from tests import tiny_cascade
 
@@ -138,6 +138,8 @@ def test_a_run_stopped_before_its_first_picture_remembers_its_size(
     assert run(capsys, "sample", "--from", part, "--until", "base",
                "--out", part)[0] == 0  # fmt: skip
     assert list(pictures(part)) == ["000_base_16x8.png"]
+    # And is a recipe like any other.
+    assert len(settings.read(part / "settings.json")) == 2
 
 
 def test_frames_become_animations(capsys, tmp_path, loaded):
