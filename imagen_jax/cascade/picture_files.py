@@ -138,7 +138,7 @@ def read(paths: Sequence[str | pathlib.Path], stage_names: Sequence[str]) -> Sam
                 f"--from: {path} is of stage {other['stage']!r}; the model's are "
                 f"{list(stage_names)}."
             )
-        for name in ("model", "stages", "size"):
+        for name in ("model", "stages", "size", "edited"):
             if other.get(name) != told.get(name):
                 raise ValueError(
                     f"--from: {path} was drawn with another {name} entry than what "

@@ -231,6 +231,11 @@ class TextToImage:
             )
         recipes = self.recipes_with(**settings)
         self._check_guidance(recipes, begun)
+        if begun.edited and given is None:
+            raise ValueError(
+                "resume: these were begun from a picture of one's own; give it again "
+                "as given= (a Request of `editing.to_change` or its like)."
+            )
         given = given or Request()
         if given.size is None:
             given = dataclasses.replace(given, size=begun.size)

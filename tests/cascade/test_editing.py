@@ -42,6 +42,14 @@ def test_known_pixels_are_the_users_to_the_bit(filled):
     assert not changed[MASK == 0].any() and changed[MASK > 0].mean() > 0.9
 
 
+def test_what_an_edit_began_goes_on_only_with_its_picture(model, filled):
+    begun = dataclasses.replace(filled, stages=(), stage_names=())
+    with pytest.raises(ValueError, match="begun from a picture of one's own"):
+        model.resume(begun)
+    given = editing.to_change(model.cascade, PICTURE, MASK)
+    assert (model.resume(begun, given=given).images == filled.images).all()
+
+
 def test_every_stage_keeps_what_is_known(filled):
     small = images.resize(images.to_float(jnp.asarray(PICTURE)[None]), (8, 8))
     known = difference(filled.stages[0][0], np.asarray(images.to_uint8(small))[0])
@@ -111,7 +119,9 @@ def test_enlarging_begins_at_the_stage_that_takes_the_size(model):
     drawn = model.upscale("a red cat", small, **SEED)
     assert drawn.stage_names == ("up",) and drawn.images.shape == (1, 16, 16, 3)
     # As from the pictures of a run: resuming gives the same.
-    begun = dataclasses.replace(drawn, stages=(small[None],), stage_names=("base",))
+    begun = dataclasses.replace(
+        drawn, stages=(small[None],), stage_names=("base",), edited=False
+    )
     again = model.resume(begun)
     np.testing.assert_array_equal(again.images, drawn.images)
 
