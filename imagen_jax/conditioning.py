@@ -6,11 +6,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from imagen_jax import pytrees
 from imagen_jax.types import Array, Bool, Float, Key
 
 
 @partial(
-    jax.tree_util.register_dataclass,
+    pytrees.register_dataclass,
     data_fields=["tokens", "mask", "vector", "planes", "aug_level", "control"],
     meta_fields=[],
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from imagen_jax import pytrees
 from imagen_jax.diffusion import (
     grids,
     guidance_weights,
@@ -64,7 +65,7 @@ def make_solver(name: str, **settings: Any) -> solvers.Solver:
 
 
 @partial(
-    jax.tree_util.register_dataclass,
+    pytrees.register_dataclass,
     data_fields=[
         *("solver", "w", "percentile", "threshold_cap", "aug_level"),
         *("autoguidance", *OF_GUIDANCE),

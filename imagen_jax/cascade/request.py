@@ -3,18 +3,16 @@
 import dataclasses
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
+from imagen_jax import pytrees
 from imagen_jax.cascade import images
 from imagen_jax.text.encoder import TextEmbedding
 from imagen_jax.types import Array, Float
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["picture", "mask"], meta_fields=[]
-)
+@partial(pytrees.register_dataclass, data_fields=["picture", "mask"], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Edit:
     """A picture to change, at the size of the last stage; one of each a picture.
@@ -51,7 +49,7 @@ class Edit:
 
 
 @partial(
-    jax.tree_util.register_dataclass,
+    pytrees.register_dataclass,
     data_fields=["text", "empty", "low_res", "negative", "edit"],
     meta_fields=["size"],
 )

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagen_jax import conditioning
+from imagen_jax import conditioning, pytrees
 from imagen_jax.cascade import colour, guiding, images
 from imagen_jax.cascade.recipe import SamplingRecipe
 from imagen_jax.cascade.request import Edit, Request
@@ -41,7 +41,7 @@ SHARED = (
 
 
 @partial(
-    jax.tree_util.register_dataclass,
+    pytrees.register_dataclass,
     data_fields=["cond", "uncond", "low_res", "known", "start"],
     meta_fields=[],
 )

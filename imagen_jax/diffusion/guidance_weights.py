@@ -4,9 +4,9 @@ import dataclasses
 from functools import partial
 from typing import Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 
+from imagen_jax import pytrees
 from imagen_jax.diffusion import guidance, noise
 from imagen_jax.types import Array, Float, Int
 
@@ -32,7 +32,7 @@ class WeightSchedule(Protocol):
         ...
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
+@partial(pytrees.register_dataclass, data_fields=[], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Constant:
     """w at all steps (Saharia et al. 2022, eq. 2)."""
@@ -52,7 +52,7 @@ class Constant:
 CONSTANT = Constant()
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["begin"], meta_fields=[])
+@partial(pytrees.register_dataclass, data_fields=["begin"], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Linear:
     """From `begin` at pure noise to w without noise, linear in t (Wang et al. 2024).
@@ -83,7 +83,7 @@ class Linear:
         return weight
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["low", "first"], meta_fields=[])
+@partial(pytrees.register_dataclass, data_fields=["low", "first"], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Oscillating:
     """w in the first steps, then `low` and w by turns (Ho et al. 2022, section 2.6.2).

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from imagen_jax import pytrees
 from imagen_jax.conditioning import Conditioning
 from imagen_jax.diffusion import noise, prediction, process, schedules, solvers
 from imagen_jax.types import Array, Float, Key
@@ -44,9 +45,7 @@ def replaced(
     return filled
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["solver", "times"], meta_fields=[]
-)
+@partial(pytrees.register_dataclass, data_fields=["solver", "times"], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resampled(solvers.Solver):
     """Every step of a solver made several times, going back between them.

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from imagen_jax import pytrees
 from imagen_jax.diffusion import noise, schedules, solvers
 from imagen_jax.types import Array, Float, Key
 
@@ -23,7 +24,7 @@ Number = float | Float[Array, ""]
 
 
 @partial(
-    jax.tree_util.register_dataclass,
+    pytrees.register_dataclass,
     data_fields=["churn", "s_min", "s_max", "s_noise"],
     meta_fields=[],
 )
@@ -129,7 +130,7 @@ class Euler(solvers.Solver):
 
 
 @partial(
-    jax.tree_util.register_dataclass,
+    pytrees.register_dataclass,
     data_fields=["churn", "s_min", "s_max", "s_noise"],
     meta_fields=[],
 )

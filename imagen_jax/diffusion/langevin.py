@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from imagen_jax import pytrees
 from imagen_jax.diffusion import noise, schedules, sde, solvers
 from imagen_jax.types import Array, Float, Key
 
@@ -16,7 +17,7 @@ _fold = jax.vmap(jax.random.fold_in, (0, None))
 
 
 @partial(
-    jax.tree_util.register_dataclass,
+    pytrees.register_dataclass,
     data_fields=["predictor", "snr"],
     meta_fields=["corrector_steps"],
 )
@@ -134,9 +135,7 @@ def predictor_corrector(
     )
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["step"], meta_fields=["repeats"]
-)
+@partial(pytrees.register_dataclass, data_fields=["step"], meta_fields=["repeats"])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnnealedLangevin(solvers.Solver):
     """Langevin dynamics at each level in turn, with nothing between (SMLD).

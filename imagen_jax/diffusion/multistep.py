@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
+from imagen_jax import pytrees
 from imagen_jax.diffusion import noise, process, solvers
 from imagen_jax.types import Array, Float, Int, Key
 
@@ -50,7 +50,7 @@ def _extrapolated(
     return x + noise.expand(0.5 * ratio, x) * (x - state.x)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
+@partial(pytrees.register_dataclass, data_fields=[], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DPMpp2M(solvers.Solver):
     """DPM-Solver++ 2M, of order 2 (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
@@ -81,7 +81,7 @@ class DPMpp2M(solvers.Solver):
         return TwoStepState(z, x, gained)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
+@partial(pytrees.register_dataclass, data_fields=[], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DPMpp2MSDE(solvers.Solver):
     """SDE-DPM-Solver++ 2M (Lu et al. 2022, section 5): 2M with renewed noise.
@@ -134,9 +134,7 @@ class UniPCState(NamedTuple):
     order: Int[Array, " B"]
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=[], meta_fields=["order", "variant"]
-)
+@partial(pytrees.register_dataclass, data_fields=[], meta_fields=["order", "variant"])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UniPC(solvers.Solver):
     """UniPC in x-prediction (Zhao et al. 2023, arXiv 2302.04867).

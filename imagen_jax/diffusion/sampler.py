@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from imagen_jax import pytrees
 from imagen_jax.conditioning import Conditioning
 from imagen_jax.diffusion import grids, noise, prediction, schedules, solvers
 from imagen_jax.types import Array, Float, Key
 
 
 @partial(
-    jax.tree_util.register_dataclass,
+    pytrees.register_dataclass,
     data_fields=["solver"],
     meta_fields=["schedule", "steps", "grid"],
 )

@@ -13,9 +13,9 @@ levels it is the paper's (appendix F), and with gamma = 1 it is `ReverseDiffusio
 import dataclasses
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 
+from imagen_jax import pytrees
 from imagen_jax.diffusion import noise, solvers
 from imagen_jax.types import Array, Float, Key
 
@@ -25,7 +25,7 @@ def score(eps: Float[Array, "B *data"], level: noise.NoiseLevel) -> Array:
     return -eps / noise.broadcast(level, eps).sigma
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
+@partial(pytrees.register_dataclass, data_fields=[], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EulerMaruyama(solvers.Solver):
     """Euler-Maruyama's step of the reverse SDE (Song et al. 2021, appendix E).
@@ -56,7 +56,7 @@ class EulerMaruyama(solvers.Solver):
         return solvers.State(z, x)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
+@partial(pytrees.register_dataclass, data_fields=[], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReverseDiffusion(solvers.Solver):
     """The reverse SDE, discretised as the forward one is (Song et al. 2021, eq. 46).
@@ -85,7 +85,7 @@ class ReverseDiffusion(solvers.Solver):
         return solvers.State(z + sigma * jnp.sqrt(share) * fresh, x)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
+@partial(pytrees.register_dataclass, data_fields=[], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProbabilityFlow(solvers.Solver):
     """Euler's step of the probability-flow ODE (Song et al. 2021, eq. 13).

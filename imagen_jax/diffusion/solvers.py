@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 
+from imagen_jax import pytrees
 from imagen_jax.diffusion import noise, prediction, process, schedules
 from imagen_jax.types import Array, Float, Key
 
@@ -83,7 +83,7 @@ def require(name: str, value: Any, low: float, high: float, why: str) -> None:
         raise ValueError(f"{name} must be in [{low}, {high}], got {value}. {why}")
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["eta"], meta_fields=[])
+@partial(pytrees.register_dataclass, data_fields=["eta"], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DDIM(Solver):
     """z_s = alpha_s x + sqrt(sigma_s^2 - std^2) eps + std xi, xi ~ N(0, I).
@@ -124,7 +124,7 @@ class DDIM(Solver):
         return State(z + std * noise.normal(keys, x.shape), x)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["gamma"], meta_fields=[])
+@partial(pytrees.register_dataclass, data_fields=["gamma"], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ancestral(Solver):
     """The discrete-time ancestral sampler (Saharia et al. 2022, eqs. 5 and 6).
