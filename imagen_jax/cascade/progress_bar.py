@@ -21,7 +21,7 @@ def shown(
     if callable(progress):
         return contextlib.nullcontext(progress)
     if progress is None:
-        progress = hasattr(sys, "ps1") or "ipykernel" in sys.modules
+        progress = hasattr(sys, "ps1")  # IPython and its kernels set it too.
     return bar() if progress else contextlib.nullcontext()
 
 

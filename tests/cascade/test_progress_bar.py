@@ -1,4 +1,5 @@
 import sys
+import types
 
 from imagen_jax.cascade import progress_bar
 from imagen_jax.cascade.drawing import Moment
@@ -19,6 +20,8 @@ def test_a_bar_shows_the_stage_and_the_steps_of_all(capsys):
 
 def test_without_being_asked_there_is_one_where_a_person_is_at_work(monkeypatch):
     monkeypatch.delattr(sys, "ps1", raising=False)
+    # A script that runs notebooks elsewhere is not itself one.
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
     with progress_bar.shown(None) as report:
         assert report is None
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)

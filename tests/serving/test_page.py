@@ -238,6 +238,7 @@ def test_a_brush_paints_what_is_drawn_anew(page):
     assert drawn.tobytes() != own.tobytes()
     # And on what was drawn, with the keys.
     page.get_by_role("button", name="Change…").click()
+    mask.wait_for()  # The dialog opens once the picture is read.
     mask.focus()
     for key in ("ArrowDown", "Space", "ArrowDown", "Space"):
         page.keyboard.press(key)
