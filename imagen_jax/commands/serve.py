@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ValueError(
             "serve: the package aiohttp is required; `pip install 'imagen_jax[serve]'`."
         )
-    from imagen_jax.serving import app, asking, guard, limits, queue
+    from imagen_jax.serving import app, asking, guard, limits, programs, queue
 
     if not 1 <= args.port <= 65535:
         raise ValueError(f"--port: must be from 1 to 65535, got {args.port}.")
@@ -66,7 +66,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     own = model.recipes_with(**sampling_flags.settings_of(args))
     model = dataclasses.replace(model, recipes=own)
 
+    compiled = programs.Programs(model, bounds.programs)
+
     def draw(asked, progress):
+        compiled.make_room(asked)
         return asking.draw(model, asked, progress)
 
     drawings = queue.Queue(draw, bounds, keep)

@@ -18,6 +18,7 @@ class Limits:
       pixels: of a picture or a mask that is sent.
       kept: finished drawings whose pictures stay.
       kept_bytes: of their pictures together.
+      programs: kinds of drawings (`programs.Programs`) whose compiled programs stay.
     """
 
     waiting: int = 8
@@ -30,6 +31,7 @@ class Limits:
     pixels: int = 1 << 22
     kept: int = 64
     kept_bytes: int = 256 << 20
+    programs: int = 32
 
     def __post_init__(self):
         """Refuse limits under which nothing can be drawn."""
