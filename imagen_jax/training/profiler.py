@@ -1,6 +1,7 @@
 """A trace of some steps, for TensorBoard's profile page or xprof."""
 
 import contextlib
+import importlib.util
 import pathlib
 import shutil
 import tempfile
@@ -18,7 +19,13 @@ class Window:
     """
 
     def __init__(self, workdir: str, *, first: int, steps: int):
-        """Trace `steps` steps from step `first` on; none where it is 0."""
+        """Trace `steps` steps from step `first` on; none where it is 0.
+
+        Raises:
+          ValueError: where libtpu is loaded but has no TPU: its profiler crashes.
+        """
+        if first:
+            check(jax.config.values["jax_platforms"], jax.default_backend())
         self._workdir, self._first, self._last = workdir, first, first + steps - 1
         self._running = False
         # The profiler is C++ and knows no gs://.
@@ -58,6 +65,16 @@ class Window:
             with contextlib.ExitStack() as stack:
                 stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
                 copy(pathlib.Path(self._folder), epath.Path(self._workdir) / "profile")
+
+
+def check(asked: str | None, backend: str) -> None:
+    """Refuse to profile where JAX has looked for a TPU and found none."""
+    there = importlib.util.find_spec("libtpu") is not None
+    if not asked and backend != "tpu" and there:
+        raise ValueError(
+            "training.profile_from: libtpu is installed and finds no TPU; it would end"
+            f" the process where a profile begins. Set JAX_PLATFORMS={backend}."
+        )
 
 
 def copy(source: pathlib.Path, target: epath.Path) -> None:

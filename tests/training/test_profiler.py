@@ -1,3 +1,5 @@
+import importlib.util
+
 import pytest
 
 from imagen_jax.training import profiler
@@ -29,3 +31,14 @@ def test_a_run_that_ends_inside_the_window_still_has_its_profile(tmp_path, monke
     with profiler.Window(str(tmp_path), first=2, steps=100) as window:
         window.at(2, {})
     assert events == [str(tmp_path / "profile"), "stop"]
+
+
+def test_it_is_refused_where_the_tpus_profiler_would_crash(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    for asked, backend in (("cpu", "cpu"), ("", "tpu"), (None, "tpu")):
+        profiler.check(asked, backend)
+    for asked in ("", None):
+        with pytest.raises(ValueError, match="Set JAX_PLATFORMS=gpu"):
+            profiler.check(asked, "gpu")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    profiler.check("", "cpu")
