@@ -80,7 +80,7 @@ setuptools.setup(
         "jax>=0.10.2",
         "flax>=0.12.8",
         "optax>=0.2.5",
-        "orbax-checkpoint>=0.11.20",
+        "orbax-checkpoint>=0.11.22",
         # Which it brings along; checkpoints of t5x are read with them.
         "tensorstore>=0.1.71",
         "msgpack>=1.0",

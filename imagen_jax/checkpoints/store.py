@@ -15,6 +15,22 @@ Tree = Any
 Folder = str | os.PathLike
 
 
+# Replicated arrays are cut among their devices, each of which writes a part. A cut is
+# a program to compile, so that a thousand small arrays would take minutes.
+SMALLEST_PART = 1 << 20
+TYPES = ocp.type_handlers.create_type_handler_registry(
+    (int, ocp.type_handlers.ScalarHandler()),
+    (float, ocp.type_handlers.ScalarHandler()),
+    (np.ndarray, ocp.type_handlers.NumpyHandler()),
+    (
+        jax.Array,
+        ocp.type_handlers.ArrayHandler(
+            min_slice_bytes_for_replica_parallel=SMALLEST_PART
+        ),
+    ),
+)
+
+
 class CheckpointError(RuntimeError):
     """A checkpoint that is not there, cannot be read, or is another model's."""
 
@@ -33,6 +49,10 @@ class Store:
         self._saving: int | None = None
         self._manager = ocp.CheckpointManager(
             self.directory,
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(type_handler_registry=TYPES),
+                "position": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 cleanup_tmp_directories=True,
@@ -67,7 +87,7 @@ class Store:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
+                state=ocp.args.PyTreeSave(state),
                 position=ocp.args.JsonSave(dict(position)),
             ),
         )
@@ -92,7 +112,12 @@ class Store:
             read = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(target),
+                    state=ocp.args.PyTreeRestore(
+                        item=target,
+                        restore_args=ocp.checkpoint_utils.construct_restore_args(
+                            target
+                        ),
+                    ),
                     position=ocp.args.JsonRestore(),
                 ),
             )

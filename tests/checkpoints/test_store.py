@@ -1,3 +1,4 @@
+import logging
 import os
 import pathlib
 import shutil
@@ -62,6 +63,22 @@ def test_eight_devices_save_and_two_restore(now, saved):
     kernel = back.params["first"]["kernel"]
     assert kernel.sharding.mesh == two
     assert kernel.addressable_shards[0].data.shape == (toy.I // 2, 16)
+
+
+@pytest.mark.parametrize(("side", "compiles"), [(64, False), (1536, True)])
+def test_only_large_arrays_are_cut_among_the_devices(tmp_path, caplog, side, compiles):
+    """Cutting is compiled, once a shape and place."""
+    place = partitioning.replicated(partitioning.make_mesh({"data": 8}))
+    value = np.arange(side * side, dtype=np.float32).reshape(side, side)
+    tree = {"kernel": jax.device_put(value, place)}
+    with store.Store(tmp_path) as checkpoints:
+        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+            checkpoints.save(1, tree, {})
+            checkpoints.wait()
+        back, _ = checkpoints.restore(tree)
+    found = [r for r in caplog.records if "compilation" in r.getMessage()]
+    assert bool(found) is compiles
+    np.testing.assert_array_equal(back["kernel"], value)
 
 
 def test_one_part_comes_without_the_rest(mesh, now, saved):

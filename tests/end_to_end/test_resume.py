@@ -13,7 +13,7 @@ from imagen_jax.checkpoints import store
 from tests import compiling, killing
 from tests.end_to_end import runs
 
-STEPS = 24
+STEPS = 12
 ENVIRONMENT = {
     "XLA_FLAGS": compiling.for_devices(2),
     "IMAGEN_JAX_TYPECHECK": "0",
