@@ -7,7 +7,11 @@ import sys
 
 DEVICES = "--xla_force_host_platform_device_count"
 # Most of the suite's time is the compiler's; what it compiles runs once.
-QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+QUICK = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    # Work for threads, which the suite's own processes leave no core.
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
 
 
 def flags(given: str) -> str:
