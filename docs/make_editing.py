@@ -146,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Show and measure editing.")
     parser.add_argument("what", choices=("sheet", "tiles"))
     parser.add_argument("--model", default="emoji", help="a model directory or name")
-    parser.add_argument("--count", type=int, default=16, help="pictures in tiles")
+    parser.add_argument("--count", type=int, default=32, help="pictures in tiles")
     arguments = parser.parse_args()
     if arguments.what == "sheet":
         sheet(arguments.model)
