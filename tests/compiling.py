@@ -1,9 +1,12 @@
 """How the suite compiles: for eight devices, and quickly rather than well."""
 
+import contextlib
+import logging
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 
 DEVICES = "--xla_force_host_platform_device_count"
 # Most of the suite's time is the compiler's; what it compiles runs once.
@@ -33,3 +36,24 @@ def understood(some: str) -> bool:
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": some}
     done = subprocess.run(command, env=environment, capture_output=True)
     return done.returncode == 0
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[list[str]]:
+    """A list that grows by a message for each program that is compiled inside."""
+    import jax  # Only once its flags are set.
+
+    found = []
+
+    class Watch(logging.Handler):
+        def emit(self, record):
+            if "XLA compilation" in record.getMessage():
+                found.append(record.getMessage())
+
+    logger, watch = logging.getLogger("jax"), Watch()
+    logger.addHandler(watch)
+    try:
+        with jax.log_compiles():
+            yield found
+    finally:
+        logger.removeHandler(watch)

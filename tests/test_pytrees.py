@@ -10,7 +10,7 @@ from imagen_jax.cascade import recipe
 from imagen_jax.diffusion import guidance_weights, inpainting
 
 
-def declare(number, data=("a",), static=()):
+def declare(number, data, static=()):
     """A class with fields a and b that knows its number."""
 
     @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ def declare(number, data=("a",), static=()):
         b: int = 1
 
     Node.number = number
-    return pytrees.register_dataclass(Node, [*data], [*static])
+    return pytrees.register_dataclass(Node, data, static)
 
 
 def test_leaves_are_the_data_and_the_rest_is_structure():

@@ -1,7 +1,6 @@
 """Editing on the tiny cascade of 8 and 16 pixels."""
 
 import dataclasses
-import logging
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ from PIL import Image
 from imagen_jax.cascade import cascade, editing, images, recipe
 from imagen_jax.cascade.request import Edit, Request
 from imagen_jax.diffusion import prediction
-from tests import tiny_cascade
+from tests import compiling, tiny_cascade
 
 SIDE = 16
 RNG = np.random.default_rng(0)
@@ -58,29 +57,25 @@ def test_every_stage_keeps_what_is_known(filled):
     assert known[~masked].max() <= 1 and known[masked].max() > 8
 
 
-def test_new_masks_prompts_and_strengths_do_not_recompile(model, filled, caplog):
+def test_new_masks_prompts_and_strengths_do_not_recompile(model, filled):
     del filled  # Compiled by it.
     seen = []
-    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+    with compiling.watched() as programs:
         for i in range(20):
             mask = np.zeros_like(MASK)
             mask[i % 12 : i % 12 + 4, : i % 10 + 5] = 255 - 10 * i
             settings = {"strength": 0.5 + 0.02 * i, "guidance": 1.5 + i, "seed": i}
             drawn = model.edit(f"a dog {i}", PICTURE[::-1], mask=mask, **settings)
             seen.append(drawn.images[0])
-    assert not compiled(caplog)
+    assert not programs
     assert len({picture.tobytes() for picture in seen}) == 20
 
 
-def test_what_is_new_is_compiled(model, caplog):
+def test_what_is_new_is_compiled(model):
     """So that the test before counts what there is to be counted."""
-    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+    with compiling.watched() as programs:
         editing.to_change(model.cascade, PICTURE[:5, :7], size=(8, 8))
-    assert compiled(caplog)
-
-
-def compiled(caplog):
-    return [r.getMessage() for r in caplog.records if "compilation" in r.getMessage()]
+    assert programs
 
 
 def whole(model, strength):

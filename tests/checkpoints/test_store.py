@@ -1,4 +1,3 @@
-import logging
 import os
 import pathlib
 import shutil
@@ -13,6 +12,7 @@ import toy
 from imagen_jax import partitioning
 from imagen_jax.checkpoints import store
 from imagen_jax.training import state
+from tests import compiling
 
 ADAM = optax.adam(1e-3)
 
@@ -66,18 +66,17 @@ def test_eight_devices_save_and_two_restore(now, saved):
 
 
 @pytest.mark.parametrize(("side", "compiles"), [(64, False), (1536, True)])
-def test_only_large_arrays_are_cut_among_the_devices(tmp_path, caplog, side, compiles):
+def test_only_large_arrays_are_cut_among_the_devices(tmp_path, side, compiles):
     """Cutting is compiled, once a shape and place."""
     place = partitioning.replicated(partitioning.make_mesh({"data": 8}))
     value = np.arange(side * side, dtype=np.float32).reshape(side, side)
     tree = {"kernel": jax.device_put(value, place)}
     with store.Store(tmp_path) as checkpoints:
-        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        with compiling.watched() as programs:
             checkpoints.save(1, tree, {})
             checkpoints.wait()
         back, _ = checkpoints.restore(tree)
-    found = [r for r in caplog.records if "compilation" in r.getMessage()]
-    assert bool(found) is compiles
+    assert bool(programs) is compiles
     np.testing.assert_array_equal(back["kernel"], value)
 
 

@@ -23,9 +23,6 @@ COSINE = schedules.CosineSchedule()
 PLACES = np.arange(N)
 # Neighbours depend on each other, and less the further apart they stand.
 COVARIANCE = 0.25 * np.exp(-np.abs(PLACES[:, None] - PLACES[None]) / 4.0)
-# Along its axes, so that no equations are solved in the loop: two draws at once may
-# meet in LAPACK.
-VARIANCES, AXES = (np.float32(a) for a in np.linalg.eigh(COVARIANCE))
 KNOWN = np.array([1, 1, 0, 0, 0, 0, 1, 1], bool)
 PICTURE = np.array([0.9, 0.8, 0.0, 0.0, 0.0, 0.0, -0.6, -0.7], np.float32)
 KEYS = jax.random.split(jax.random.key(0), B)
@@ -34,8 +31,9 @@ KEYS = jax.random.split(jax.random.key(0), B)
 def correlated(z, level, cond):
     """E[x | z], exactly."""
     alpha, sigma = level.alpha[0], level.sigma[0]
-    noisy = jnp.square(alpha) * VARIANCES + jnp.square(sigma)
-    gain = (AXES * (alpha * VARIANCES / noisy)[None]) @ AXES.T
+    c = jnp.asarray(COVARIANCE, jnp.float32)
+    noisy = jnp.square(alpha) * c + jnp.square(sigma) * jnp.eye(N)
+    gain = alpha * jnp.linalg.solve(noisy, c)
     return prediction.from_x(MEAN + (z - alpha * MEAN) @ gain, z, level)
 
 

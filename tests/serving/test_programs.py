@@ -1,11 +1,10 @@
 import dataclasses
-import logging
 
-import jax
 import numpy as np
 import pytest
 
 from imagen_jax.serving import asking, programs
+from tests import compiling
 
 ASKED = asking.Asked(prompt="a red cat", stages=({"steps": 2}, {"steps": 2}))
 
@@ -40,15 +39,14 @@ def test_what_is_compiled_anew_is_of_another(model, change):
     assert kept.make_room(dataclasses.replace(ASKED, **change))
 
 
-def test_beyond_the_most_all_are_forgotten_and_compiled_again(model, caplog):
+def test_beyond_the_most_all_are_forgotten_and_compiled_again(model):
     kept = programs.Programs(model, 2)
 
     def compiled(asked):
-        caplog.clear()
-        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        with compiling.watched() as found:
             full = kept.make_room(asked)
             asking.draw(model, asked, lambda moment: None)
-        return full, any("compilation" in r.getMessage() for r in caplog.records)
+        return full, bool(found)
 
     assert compiled(steps(2))[0] is compiled(steps(3))[0] is False
     assert compiled(steps(2)) == compiled(steps(3)) == (False, False)
